@@ -1,0 +1,1 @@
+"""ModSync for JAX."""
