@@ -1,0 +1,54 @@
+"""ConFIG: the conflict-free inverse gradient."""
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax.aggregators import _base, _dcgd
+
+
+def config_weights(gramian: Array) -> Array:
+    """Weights of ConFIG.
+
+    With unit gradients u_k, cosine matrix C and norms n_k, the direction is d = sum_k a_k u_k,
+    a = C⁺ 1 (the least-squares direction of equal cosine to all gradients), and the update
+    (sum_k <g_k, d̂>) d̂. Zero gradients count as zero rows; d = 0 gives zero. Eigenvalues of C below
+    8 K eps are cut off. When gradients are dependent, no direction of equal cosines may exist; the
+    least-squares one may then conflict with some of K > 2 gradients.
+
+    For K = 2 the update is that of `dcgd_weights`, in closed form.
+
+    Args:
+      gramian: `[K, K]`.
+
+    Returns:
+      `[K]`.
+
+    References:
+      Liu, Chu and Thuerey, ConFIG: Towards Conflict-free Training of Physics Informed Neural
+      Networks, ICLR 2025, Eq. 2-4.
+    """
+    if gramian.shape[0] == 2:
+        return _dcgd.dcgd_weights(gramian)
+    c, n = _base.cosines(gramian)
+    values, vectors = jnp.linalg.eigh(c)
+    kept = values > _base.cutoff(c)
+    ones = vectors.sum(0)  # the vector of ones in the eigenbasis
+    a = vectors @ jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
+    reached = vectors @ jnp.where(kept, ones, 0.0)  # C a = <u_k, d>
+    squared = jnp.where(kept, ones**2 / jnp.where(kept, values, 1.0), 0.0).sum()  # ||d||^2
+    return (n @ reached) * _base.reciprocal(squared) * a * _base.reciprocal(n)
+
+
+def config() -> optax.GradientTransformationExtraArgs:
+    """ConFIG as a transformation of stacked gradients; see `config_weights` for the formula.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = config()
+      >>> params = jnp.zeros(2)
+      >>> grads = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> print(tx.update(grads, tx.init(params), params)[0])
+      [1. 1.]
+    """
+    return _base.from_weights(config_weights)

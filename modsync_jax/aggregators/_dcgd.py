@@ -1,0 +1,85 @@
+"""Dual cone gradient descent."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax.aggregators import _base
+
+Variant = Literal["center", "avg", "proj"]
+
+
+def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
+    """Weights of dual cone gradient descent.
+
+    With norms n_k, unit gradients u_k and g_c = sum_k u_k, `"center"` is the projection of the
+    summed gradient on g_c. `"avg"` and `"proj"` keep the sum unless it conflicts with one of two
+    gradients; then they average, or take one of, the two projections on the dual cone's faces.
+    Opposed gradients give zero.
+
+    Args:
+      gramian: `[K, K]`; K = 2 for `"avg"` and `"proj"`.
+      variant: `"center"`, `"avg"` or `"proj"`.
+
+    Returns:
+      `[K]`.
+
+    Raises:
+      ValueError: when `"avg"` or `"proj"` meets K other than 2.
+
+    References:
+      Hwang and Lim, Dual Cone Gradient Descent for Training Physics-Informed Neural Networks,
+      NeurIPS 2024; ModSync, arXiv:2606.20156, Eq. 5.
+    """
+    c, n = _base.cosines(gramian)
+    if variant == "center":
+        # <g_c, sum_k g_k> / ||g_c||^2. For two gradients both sides hold 1 + cos, which cancels.
+        if len(n) == 2:
+            length = jnp.where(jnp.all(n > 0), 0.5, 1.0) * n.sum()
+        else:
+            squared = c.sum()
+            singular = squared <= _base.cutoff(c)
+            length = jnp.where(singular, 0.0, (c @ n).sum() / jnp.where(singular, 1.0, squared))
+        return length * _base.reciprocal(n)
+    if len(n) != 2:
+        raise ValueError(
+            f"dcgd(variant={variant!r}) is defined for two objectives, not {len(n)}; use "
+            "variant='center', or group the objectives into two"
+        )
+    # Share of each gradient that stays after its part along the other one is taken away:
+    # g_i - (G_ij / G_jj) g_j, so the other one's weight is -G_ij / G_jj = -cos n_i / n_j.
+    removed = -c[0, 1] * n[::-1] * _base.reciprocal(n)
+    conflicts = n + c[0, 1] * n[::-1] < 0
+    if variant == "avg":
+        return jnp.where(conflicts.any(), 0.5 * (1.0 + removed), 1.0)
+    return jnp.where(conflicts, removed, 1.0)  # the sum can't conflict with both
+
+
+def dcgd(variant: Variant = "center") -> optax.GradientTransformationExtraArgs:
+    """Dual cone gradient descent as a transformation of stacked gradients.
+
+    For K = 2, `"center"` is the same update as `config()`; see `dcgd_weights` for the formulas.
+
+    Args:
+      variant: `"center"` (any K), `"avg"` or `"proj"` (K = 2).
+
+    Raises:
+      ValueError: on an unknown variant.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = dcgd()
+      >>> params = jnp.zeros(2)
+      >>> grads = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> print(tx.update(grads, tx.init(params), params)[0])
+      [1. 1.]
+    """
+    if variant not in ("center", "avg", "proj"):
+        raise ValueError(f"unknown variant {variant!r} of dcgd; it is 'center', 'avg' or 'proj'")
+
+    def weights(gramian: Array) -> Array:
+        return dcgd_weights(gramian, variant)
+
+    return _base.from_weights(weights)

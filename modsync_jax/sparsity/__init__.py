@@ -1,0 +1,21 @@
+"""Learned sparsity: step estimators, thresholds, masks and the sparsity loss."""
+
+from modsync_jax.sparsity._regularizer import sparsity_loss
+from modsync_jax.sparsity._step import long_tailed_step
+from modsync_jax.sparsity._thresholds import (
+    KeepRatio,
+    init_thresholds,
+    keep_ratio,
+    kept_share,
+    masks,
+)
+
+__all__ = [
+    "KeepRatio",
+    "init_thresholds",
+    "keep_ratio",
+    "kept_share",
+    "long_tailed_step",
+    "masks",
+    "sparsity_loss",
+]

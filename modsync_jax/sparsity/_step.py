@@ -1,0 +1,36 @@
+"""The step function of dynamic sparse training, with a derivative that trains."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@jax.custom_vjp
+def long_tailed_step(q: Array) -> Array:
+    """The unit step, 1 where `q > 0` and else 0, with the long-tailed estimator as derivative.
+
+    Backward, `dS/dq = 2 - 4|q|` for `|q| <= 0.4`, `0.4` for `0.4 < |q| <= 1`, and 0 beyond.
+
+    Args:
+      q: floating point, any shape.
+
+    Returns:
+      0 or 1 in the shape and dtype of `q`.
+
+    References:
+      Liu et al., Dynamic Sparse Training, ICLR 2020, Eq. 6; ModSync, arXiv:2606.20156, Eq. 6.
+    """
+    return (q > 0).astype(q.dtype)
+
+
+def _forward(q: Array) -> tuple[Array, Array]:
+    return long_tailed_step(q), q
+
+
+def _backward(q: Array, cotangent: Array) -> tuple[Array]:
+    distance = jnp.abs(q)
+    slope = jnp.where(distance <= 0.4, 2.0 - 4.0 * distance, 0.4)
+    return (jnp.where(distance <= 1.0, slope, 0.0) * cotangent,)
+
+
+long_tailed_step.defvjp(_forward, _backward)

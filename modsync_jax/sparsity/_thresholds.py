@@ -1,0 +1,124 @@
+"""Thresholds, the masks that they cut, and how much of a network is left."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from modsync_jax import gradients
+from modsync_jax.sparsity._step import long_tailed_step
+
+PyTree = Any
+
+
+def init_thresholds(
+    params: PyTree,
+    num_objectives: int,
+    *,
+    select: Callable[[str, Array], bool] | None = None,
+    output_axis: int = -1,
+) -> PyTree:
+    """One zero threshold per objective and output unit of every selected parameter.
+
+    Args:
+      params: parameters, a pytree of arrays.
+      num_objectives: K, the number of threshold vectors per layer; 1 shares one vector among all
+        objectives (dynamic sparse training).
+      select: predicate `(path, leaf) -> bool`, with paths like `params/Dense_0/kernel`. Default:
+        floating-point leaves of two or more axes.
+      output_axis: the axis of a leaf that counts output units: -1 for Flax and Haiku (`[in, out]`),
+        0 for Equinox (`[out, in]`).
+
+    Returns:
+      The structure of `params` with leaves `[K, 1, ..., out, ..., 1]`, broadcastable against the
+      parameter, and None where there are no thresholds.
+
+    Raises:
+      ValueError: when `num_objectives` is not positive, or `select` matches no leaf, or a leaf
+        without `output_axis`.
+    """
+    if num_objectives < 1:
+        raise ValueError(f"num_objectives is {num_objectives}; it must be 1 or more")
+    choose = select or (lambda _, leaf: leaf.ndim >= 2)
+
+    def init(path: tuple[Any, ...], leaf: Array) -> Array | None:
+        name = gradients.path_name(path)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or not choose(name, leaf):
+            return None
+        if not -leaf.ndim <= output_axis < leaf.ndim:
+            raise ValueError(
+                f"{name} has {leaf.ndim} axes and no output_axis={output_axis}; choose another "
+                "axis, or leave it out with select"
+            )
+        shape = [1] * leaf.ndim
+        shape[output_axis] = leaf.shape[output_axis]
+        return jnp.zeros([num_objectives, *shape], leaf.dtype)
+
+    thresholds = jax.tree.map_with_path(init, params)
+    if not jax.tree.leaves(thresholds):
+        names = [gradients.path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+        raise ValueError(
+            f"no parameter gets thresholds; select must match a floating-point leaf of: "
+            f"{', '.join(names)}"
+        )
+    return thresholds
+
+
+def masks(weights: PyTree, thresholds: PyTree, *, structural_gradient: bool = True) -> PyTree:
+    """The masks `M = S(|w| - mean_k t_k)` of Eq. 6, differentiable by the long-tailed estimator.
+
+    Args:
+      weights: parameters, a pytree of arrays.
+      thresholds: as `init_thresholds` returns them.
+      structural_gradient: whether gradients reach the weights through `|w|` inside the step, as in
+        dynamic sparse training, or only through the product with the mask.
+
+    Returns:
+      The structure of `weights`: 0 or 1 in its shape and dtype, and None where there are no
+      thresholds.
+    """
+
+    def mask(weight: Array, threshold: Array | None) -> Array | None:
+        if threshold is None:
+            return None
+        magnitude = jnp.abs(weight if structural_gradient else jax.lax.stop_gradient(weight))
+        return long_tailed_step(magnitude - threshold.mean(0))
+
+    return jax.tree.map(mask, weights, thresholds)
+
+
+class KeepRatio(NamedTuple):
+    """The share of masked parameters that are left: `overall` [], and `layers`, [] by path."""
+
+    overall: Array
+    layers: dict[str, Array]
+
+
+def keep_ratio(weights: PyTree, thresholds: PyTree) -> KeepRatio:
+    """How much of the parameters with thresholds is above them, per layer and overall.
+
+    Args:
+      weights: parameters, a pytree of arrays.
+      thresholds: as `init_thresholds` returns them.
+
+    Returns:
+      Shares between 0 and 1, float32 scalars.
+    """
+    kept = kept_share(weights, thresholds)
+    layers = {gradients.path_name(path): share for path, share in jax.tree.leaves_with_path(kept)}
+    masked = jax.tree.map(lambda w, t: None if t is None else w.size, weights, thresholds)
+    sizes = jnp.array(jax.tree.leaves(masked), jnp.float32)
+    return KeepRatio(jnp.average(jnp.stack(list(layers.values())), weights=sizes), layers)
+
+
+def kept_share(weights: PyTree, thresholds: PyTree) -> PyTree:
+    """The share of each leaf above its thresholds: [] float32, or None, in their structure."""
+
+    def share(weight: Array, threshold: Array | None) -> Array | None:
+        if threshold is None:
+            return None
+        return jnp.mean(jnp.abs(weight) > threshold.mean(0), dtype=jnp.float32)
+
+    return jax.tree.map(share, weights, thresholds)

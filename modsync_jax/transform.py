@@ -1,0 +1,208 @@
+"""The ModSync transformation: Algorithm 1 as one optax transformation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax import gradients, sparsity
+
+PyTree = Any
+
+
+class ModSyncParams(NamedTuple):
+    """A network's parameters beside their thresholds.
+
+    Attributes:
+      weights: the parameters, any pytree.
+      thresholds: leaves `[K, 1, ..., out, ..., 1]`, None where a parameter has no thresholds.
+    """
+
+    weights: PyTree
+    thresholds: PyTree
+
+
+class ModSyncState(NamedTuple):
+    """States of the two transformations behind `modsync`."""
+
+    weights: optax.OptState
+    thresholds: optax.OptState
+
+
+def with_thresholds(
+    params: PyTree,
+    num_objectives: int,
+    *,
+    select: Callable[[str, Array], bool] | None = None,
+    output_axis: int = -1,
+) -> ModSyncParams:
+    """Pairs parameters with zero thresholds; arguments as in `sparsity.init_thresholds`."""
+    thresholds = sparsity.init_thresholds(
+        params, num_objectives, select=select, output_axis=output_axis
+    )
+    return ModSyncParams(params, thresholds)
+
+
+def effective_weights(params: ModSyncParams, *, structural_gradient: bool = True) -> PyTree:
+    """The masked parameters `M ⊙ θ` of Eq. 6, differentiable; see `sparsity.masks`.
+
+    Args:
+      params: weights and thresholds.
+      structural_gradient: whether gradients reach the weights through the masks too.
+
+    Returns:
+      The structure, shapes and dtypes of `params.weights`.
+    """
+    masks = sparsity.masks(
+        params.weights, params.thresholds, structural_gradient=structural_gradient
+    )
+    return jax.tree.map(lambda w, m: w if m is None else w * m, params.weights, masks)
+
+
+def export(params: PyTree) -> PyTree:
+    """Plain parameters for any other code: masked if they are `ModSyncParams`, else as given."""
+    if not isinstance(params, ModSyncParams):
+        return params
+    return jax.lax.stop_gradient(effective_weights(params))
+
+
+def mask_objectives(
+    objectives: gradients.Objectives, *, structural_gradient: bool = True
+) -> gradients.Objectives:
+    """Objectives of `ModSyncParams` from objectives of plain parameters.
+
+    Args:
+      objectives: as in `value_and_objective_grads`: a mapping of functions, or one function.
+      structural_gradient: whether gradients reach the weights through the masks too.
+
+    Returns:
+      The same form; each function masks the weights once and calls the given one with them.
+    """
+
+    def masked(objective: Callable[..., Any]) -> Callable[..., Any]:
+        def on_effective_weights(params: ModSyncParams, *args: Any) -> Any:
+            if not isinstance(params, ModSyncParams):
+                raise TypeError(
+                    f"masked objectives got {type(params).__name__}; they take the ModSyncParams "
+                    "that modsync_jax.with_thresholds(params, num_objectives) returns"
+                )
+            weights = effective_weights(params, structural_gradient=structural_gradient)
+            return objective(weights, *args)
+
+        return on_effective_weights
+
+    if isinstance(objectives, Mapping):
+        return {name: masked(objective) for name, objective in objectives.items()}
+    return masked(objectives)
+
+
+def modsync(
+    weights_tx: optax.GradientTransformation,
+    thresholds_tx: optax.GradientTransformation | None = None,
+    *,
+    sparsity_weight: float | Array = 1e-4,
+    regularizer: Callable[[PyTree], Array] = sparsity.sparsity_loss,
+    min_keep: float | Array = 0.0,
+    reset_keep: float | Array = 0.01,
+) -> optax.GradientTransformationExtraArgs:
+    """ModSync: weights by any method, each objective's thresholds by its own gradient.
+
+    Weights follow `weights_tx`, usually an aggregator and an optimiser. Row k of the thresholds
+    follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through `thresholds_tx`; since masks
+    are cut by the mean threshold, the first term is 1/K of the derivative by that mean. A layer
+    that would keep no more than `reset_keep` of its weights starts again: thresholds 0, their
+    optimiser moments as new.
+
+    The rows of the paper's ablation are settings: one threshold vector instead of K is
+    `with_thresholds(params, 1)`; no synchronisation is a regulariser with `beta=math.inf`.
+
+    Args:
+      weights_tx: from stacked weight gradients to weight updates, for example
+        `optax.chain(aggregators.dcgd(), optax.adam(1e-3))`.
+      thresholds_tx: from threshold gradients to threshold updates; `optax.adam(1e-4)` if None.
+      sparsity_weight: factor of the regulariser, λ_s; not negative.
+      regularizer: any function from thresholds to a scalar.
+      min_keep: share of a layer's weights, in [0, 1]; a layer that keeps no more prunes no further:
+        its thresholds may fall but not rise.
+      reset_keep: share of a layer's weights, in [0, 1], at or below which thresholds are reset.
+
+    Returns:
+      A transformation over stacked `ModSyncParams` gradients. `init` and `update` take plain
+      `ModSyncParams` as `params`; extra arguments go to both transformations.
+
+    Raises:
+      ValueError: on a hyperparameter out of range and, when traced, on gradients that are not a
+        stack for `params` or a K that does not match the thresholds.
+      TypeError: when traced, on parameters that are not `ModSyncParams`.
+
+    References:
+      ModSync, arXiv:2606.20156, Eq. 10 and Algorithm 1; Liu et al., Dynamic Sparse Training, ICLR
+      2020, for the reset.
+    """
+    _check_range("sparsity_weight", sparsity_weight, 0.0, float("inf"))
+    _check_range("min_keep", min_keep, 0.0, 1.0)
+    _check_range("reset_keep", reset_keep, 0.0, 1.0)
+    weights_tx = optax.with_extra_args_support(weights_tx)
+    thresholds_tx = optax.with_extra_args_support(thresholds_tx or optax.adam(1e-4))
+
+    def init_fn(params: ModSyncParams) -> ModSyncState:
+        _check_params(params)
+        return ModSyncState(weights_tx.init(params.weights), thresholds_tx.init(params.thresholds))
+
+    def update_fn(
+        updates: ModSyncParams,
+        state: ModSyncState,
+        params: ModSyncParams | None = None,
+        **extra_args: Any,
+    ) -> tuple[ModSyncParams, ModSyncState]:
+        gradients.check_stacked(updates, params)
+        _check_params(params)
+        weights, thresholds = params  # type: ignore[misc]
+        moves, weights_state = weights_tx.update(
+            updates.weights, state.weights, weights, **extra_args
+        )
+        pull = jax.grad(regularizer)(thresholds)
+        slopes = jax.tree.map(
+            lambda own, p: own + sparsity_weight * p,
+            gradients.own_objective(updates.thresholds, thresholds),
+            pull,
+        )
+        shifts, thresholds_state = thresholds_tx.update(
+            slopes, state.thresholds, thresholds, **extra_args
+        )
+        held = jax.tree.map(lambda kept: kept <= min_keep, sparsity.kept_share(*params))  # type: ignore[misc]
+        shifts = jax.tree.map(lambda s, h: jnp.where(h, jnp.minimum(s, 0.0), s), shifts, held)
+        stepped = optax.apply_updates(params, ModSyncParams(moves, shifts))
+        dying = jax.tree.map(lambda kept: kept <= reset_keep, sparsity.kept_share(*stepped))
+        shifts = jax.tree.map(lambda s, t, d: jnp.where(d, -t, s), shifts, thresholds, dying)
+        thresholds_state = _restart(thresholds_tx, thresholds_state, thresholds, dying)
+        return ModSyncParams(moves, shifts), ModSyncState(weights_state, thresholds_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _restart(
+    tx: optax.GradientTransformation, state: PyTree, params: PyTree, dying: PyTree
+) -> PyTree:
+    """`state` with the moments of the leaves that are `dying` as `init` makes them."""
+    fresh = tx.init(params)
+    flags = optax.tree_utils.tree_map_params(
+        tx, lambda _, flag: flag, state, dying, transform_non_params=lambda _: False
+    )
+    return jax.tree.map(lambda flag, new, old: jnp.where(flag, new, old), flags, fresh, state)
+
+
+def _check_params(params: Any) -> None:
+    if not isinstance(params, ModSyncParams):
+        raise TypeError(
+            f"modsync got parameters of type {type(params).__name__}; it trains the ModSyncParams "
+            "that modsync_jax.with_thresholds(params, num_objectives) returns"
+        )
+
+
+def _check_range(name: str, value: float | Array, low: float, high: float) -> None:
+    if not isinstance(value, jax.core.Tracer) and not jnp.all((low <= value) & (value <= high)):
+        raise ValueError(f"{name} is {value}; it must be between {low:g} and {high:g}")
