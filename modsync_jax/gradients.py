@@ -201,20 +201,19 @@ def check_stacked(grads: PyTree, params: PyTree) -> int:
             "params is missing: call update(grads, state, params), against which the shapes of "
             "stacked gradients are checked"
         )
-    structures = [str(jax.tree.structure(tree)) for tree in (grads, params)]
-    if structures[0] != structures[1]:
+    if jax.tree.structure(grads) != jax.tree.structure(params):  # type: ignore[operator]
         raise ValueError(
-            f"gradients have the structure {structures[0]}, but params {structures[1]}; give the "
-            "gradients of these very parameters"
+            f"gradients have the structure {jax.tree.structure(grads)}, but params "
+            f"{jax.tree.structure(params)}; give the gradients of these very parameters"
         )
     named = jax.tree.leaves_with_path(grads)
     for (path, grad), param in zip(named, jax.tree.leaves(params), strict=True):
         shape = jnp.shape(param)
         if grad.ndim == 0 or grad.shape[1:] != shape:
             raise ValueError(
-                f"gradients are not stacked: {path_name(path)} has shape {list(grad.shape)} for "
-                f"a parameter of shape {list(shape)}, expected [K{''.join(f', {n}' for n in shape)}]; "
-                "compute them with modsync_jax.value_and_objective_grads"
+                f"gradients are not stacked: {path_name(path)} has shape {list(grad.shape)}, but "
+                f"its parameter {list(shape)} asks for {['K', *shape]}; compute them with "
+                "modsync_jax.value_and_objective_grads"
             )
     return num_objectives(grads)
 
