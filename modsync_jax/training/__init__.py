@@ -1,0 +1,22 @@
+"""Training: one loop for every problem and method, in folders that survive kills."""
+
+from modsync_jax.training._config import ConfigError, TrainConfig
+from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
+from modsync_jax.training._loop import Interrupted, NonFinite, solve
+from modsync_jax.training._measure import versions
+from modsync_jax.training._solution import Solution, load
+
+__all__ = [
+    "ConfigError",
+    "Interrupted",
+    "NonFinite",
+    "RunError",
+    "Solution",
+    "TrainConfig",
+    "load",
+    "read_config",
+    "read_metrics",
+    "read_result",
+    "solve",
+    "versions",
+]
