@@ -63,11 +63,12 @@ def solve(
       NonFinite: when a loss or an update is not finite; the last good state is saved.
       Interrupted: when the run was told to stop; its state is saved.
     """
-    problem = problems.get(problem) if isinstance(problem, str) else problem
+    spec = problem if isinstance(problem, str) else problem.name
+    problem = _problem(problem)
     config = TrainConfig.from_settings({"method": method, **settings})
     _check_fits(problem, config)
     model = network or _mlp(problem, config)
-    identity = _identity(problem, config, None if network else model)
+    identity = {"problem": spec} | _identity(problem, config, None if network else model)
     folder = RunFolder(output_dir, identity, resume=resume) if output_dir is not None else None
     if resume and folder is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
@@ -147,6 +148,15 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
 
 
+def _problem(given: Problem | str) -> Problem:
+    if isinstance(given, Problem):
+        return given
+    try:
+        return problems.get(given)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def _check_fits(problem: Problem, config: TrainConfig) -> None:
     if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ConfigError(
@@ -181,7 +191,6 @@ def _identity(problem: Problem, config: TrainConfig, model: nn.Module | None) ->
     fields = [] if model is None else [f.name for f in dataclasses.fields(model)]
     ours = [name for name in fields if name not in ("parent", "name", "param_dtype")]
     return {
-        "problem": problem.name,
         "coordinates": problem.coordinates,
         "outputs": problem.outputs,
         "source": problem.source,
