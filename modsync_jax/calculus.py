@@ -58,8 +58,10 @@ def partials(
         without coordinates.
 
     Example:
-      >>> u = Field(lambda p: jnp.sin(p[1:]) * p[0], ("t", "x"))
-      >>> u_t, u_xx = partials(u, jnp.array([2.0, 0.0]), "t", "xx")
+      >>> u = Field(lambda p: p[:1] * p[1:] ** 2, ("t", "x"))
+      >>> u_x, u_xx = partials(u, jnp.array([2.0, 3.0]), "x", "xx")
+      >>> print(u_x, u_xx)
+      [12.] [4.]
     """
     axes = _coordinates(u, x, coordinates)
     for letter in "".join(names):

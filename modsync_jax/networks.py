@@ -22,7 +22,10 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 
 class MLP(nn.Module):
-    """A fully connected network, Xavier normal kernels (Glorot & Bengio 2010) and zero biases.
+    """A fully connected network.
+
+    Kernels start Xavier normal (Glorot & Bengio 2010; Flax cuts the normal distribution off at two
+    standard deviations and corrects the variance), biases at zero.
 
     Attributes:
       width: units of each hidden layer.

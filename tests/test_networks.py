@@ -44,6 +44,7 @@ def test_kernels_start_xavier_normal_and_biases_zero():
     kernel = params["Dense_1"]["kernel"]
     # The standard deviation of 40,000 draws scatters by 0.35%; 2% is more than five of that.
     np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / (200 + 200)), rtol=0.02)
+    assert np.max(np.abs(kernel)) > 2 * np.std(kernel)  # a uniform one ends at √3 deviations
     assert all(not np.any(layer["bias"]) for layer in params.values())
 
 
