@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, TrainConfig
 
@@ -98,6 +98,7 @@ def run(main: Callable[[], None]) -> None:
         return rest
 
     def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # app.run turns the checkpoint library's chatter on
         try:
             main()
         except Interrupted as stop:

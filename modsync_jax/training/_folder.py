@@ -183,6 +183,8 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
 def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     current = json.loads(json.dumps(config))
     differing = [key for key in current if stored.get(key) != current[key]]
+    if len(differing) > 1 and "network" in differing:
+        differing.remove("network")  # it follows from the settings
     if differing:
         what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
         raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")
