@@ -98,7 +98,7 @@ def run(main: Callable[[], None]) -> None:
         return rest
 
     def guarded(_: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # app.run turns the checkpoint library's chatter on
+        logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors reach the user below
         try:
             main()
         except Interrupted as stop:

@@ -122,6 +122,10 @@ class Domain(Protocol):
         """Returns points `[count, d]` of the interior."""
         ...
 
+    def grid(self, counts: Sequence[int]) -> np.ndarray:
+        """Returns a regular grid `[prod(counts), d]` to draw the solution and measure errors on."""
+        ...
+
     def face(self, name: str) -> Boundary:
         """Returns the face of this name, or raises a `ValueError` that says which exist."""
         ...

@@ -1,9 +1,17 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, on eight virtual CPU devices and with compilations shared."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 
-import jax
-import pytest
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count=8".strip()
+_CACHE = tempfile.TemporaryDirectory(prefix="modsync_jax_compiled_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name  # processes that tests start use it too
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+import jax  # noqa: E402, the environment comes first
+import pytest  # noqa: E402
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from modsync_jax.training._config import ConfigError, TrainConfig
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
-from modsync_jax.training._measure import versions
+from modsync_jax.training._measure import on_grid, versions
 from modsync_jax.training._solution import Solution, load
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Solution",
     "TrainConfig",
     "load",
+    "on_grid",
     "read_config",
     "read_metrics",
     "read_result",

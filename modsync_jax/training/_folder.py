@@ -41,11 +41,7 @@ class RunFolder:
         stored = read_config(self.path) if (self.path / "config.json").exists() else None
         if resume and stored is None:
             raise RunError(f"nothing to resume: {self.path} holds no run; leave out --resume")
-        if (
-            not resume
-            and self.path.exists()
-            and (not self.path.is_dir() or any(self.path.iterdir()))
-        ):
+        if not resume and _taken(self.path):
             raise RunError(
                 f"{self.path} exists and is not empty; choose another folder, or add --resume to "
                 "continue the run that it holds"
@@ -178,6 +174,13 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         raise RunError(f"{path} holds no {name}; name the folder of a run") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path / name} is not valid JSON ({error})") from None
+
+
+def _taken(path: Path) -> bool:
+    """Whether there is anything but the hidden leftovers of a run killed before it began."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not entry.name.startswith(".") for entry in path.iterdir())
 
 
 def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -94,9 +94,12 @@ def _train(
     program = _step.build(problem, network, config)
     references = _measure.references(problem, config)
     state, rows = program.init(config.seed), []
-    if folder is not None and (saved := folder.latest()) is not None:
-        like = state if saved <= config.steps else program.start_polish(state)
-        state, rows = folder.restore(saved, like), folder.rewind(saved)
+    if folder is not None:
+        saved = folder.latest()
+        rows = folder.rewind(-1 if saved is None else saved)
+        if saved is not None:
+            like = state if saved <= config.steps else program.start_polish(state)
+            state = folder.restore(saved, like)
     step = int(state.step)
     clock = _measure.Clock()
     label = f"{problem.name} {config.method}"

@@ -48,23 +48,22 @@ class Clock:
             self.startup += seconds
 
 
-def test_points(problem: Problem) -> np.ndarray:
-    """A regular grid over the domain, `[N, d]`, boundary included."""
-    return problem.domain.grid(_grid_counts(problem))  # type: ignore[attr-defined]
-
-
-def _grid_counts(problem: Problem) -> tuple[int, ...]:
+def grid_counts(problem: Problem) -> tuple[int, ...]:
+    """Points of the test grid along each coordinate."""
     d = len(problem.coordinates)
     return (round(_GRID_POINTS ** (1 / d)),) * d
 
 
 def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, Array]]:
-    """Points and true values to measure errors on: `validation` selects, `test` is reported."""
+    """Points and true values by their use: `validation` to select, `test`, a grid, to report."""
     if problem.reference is None:
         return {}
     key = jax.random.key(2**31 - 1)  # the same points for every run
     drawn = problem.domain.sample(key, _VALIDATION_POINTS, sampling.low_discrepancy, jnp.float32)
-    sets = {"test": test_points(problem), "validation": np.asarray(drawn, np.float64)}
+    sets = {
+        "test": problem.domain.grid(grid_counts(problem)),
+        "validation": np.asarray(drawn, np.float64),
+    }
     dtype = jnp.dtype(config.dtype)
     return {
         name: (jnp.asarray(points, dtype), jnp.asarray(problem.reference(points), dtype))
@@ -72,13 +71,26 @@ def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, 
     }
 
 
-def on_grid(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
-    """The solution on the test grid, for figures and for other programs."""
-    points = test_points(problem)
+def on_grid(
+    problem: Problem, solution: Solution, counts: tuple[int, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """The solution on a grid, as `solution.npz` holds it.
+
+    Args:
+      problem: where the domain and the reference come from.
+      solution: what is evaluated.
+      counts: points along each coordinate; those of the test grid if None.
+
+    Returns:
+      `coordinates`, `outputs` and `shape` of the grid; `points` [N, d], the last coordinate
+      fastest; `prediction` [N, m] and, where there is one, `reference` [N, m], float64.
+    """
+    counts = counts or grid_counts(problem)
+    points = problem.domain.grid(counts)
     arrays = {
         "coordinates": np.array(problem.coordinates),
         "outputs": np.array(problem.outputs),
-        "shape": np.array(_grid_counts(problem)),
+        "shape": np.array(counts),
         "points": points,
         "prediction": np.asarray(solution(points), np.float64),
     }
@@ -94,6 +106,7 @@ def summary(
     state: TrainState,
     clock: Clock,
 ) -> dict[str, Any]:
+    """What `result.json` holds; all but `timing`, `device` and `versions` is reproducible."""
     best = int(state.best_step)
     selected = next(row for row in rows if row["step"] == best)
     final = rows[-1]
@@ -140,6 +153,7 @@ def versions() -> dict[str, str]:
 
 
 def headline(problem: Problem, config: TrainConfig) -> str:
+    """What runs, on what, how precisely, in one line."""
     device = jax.devices()[0]
     return (
         f"modsync_jax {__version__}: {problem.name} by {config.method}, {config.depth}×"

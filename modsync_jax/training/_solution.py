@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ class Solution:
       network: the Flax module.
       params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, masked already.
       trained: the parameters as trained; `ModSyncParams` for a method with thresholds.
-      result: what `result.json` holds.
+      result: what `result.json` holds; empty for a run that is not finished.
       metrics: the rows of `metrics.csv`.
     """
 
@@ -40,7 +41,8 @@ class Solution:
         points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
-        return jax.vmap(lambda x: self.network.apply(self.params["network"], x))(points)  # type: ignore[return-value]
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(lambda x: self.network.apply(self.params["network"], x))(points)  # type: ignore[return-value]
 
 
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
@@ -61,5 +63,5 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
             )
         network = networks.MLP(**config["network"], param_dtype=jnp.dtype(config["dtype"]))
     trained = _folder.read_best(run)
-    result = _folder.read_result(run)
+    result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
     return Solution(network, transform.export(trained), trained, result, _folder.read_metrics(run))
