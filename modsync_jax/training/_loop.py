@@ -73,14 +73,15 @@ def solve(
     if resume and folder is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
     if folder is not None and (folder.path / "result.json").exists():
-        return load(folder.path, network=network)
-    with jax.default_matmul_precision(config.matmul_precision):
-        solution = _train(problem, model, config, folder, progress)
-    if folder is not None:
-        folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
-        folder.write("result.json", solution.result)
-        if report:
-            reporting.write_report(folder.path)
+        solution = load(folder.path, network=network)
+    else:
+        with jax.default_matmul_precision(config.matmul_precision):
+            solution = _train(problem, model, config, folder, progress)
+        if folder is not None:
+            folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+            folder.write("result.json", solution.result)
+    if report and folder is not None and not (folder.path / "report.html").exists():
+        reporting.write_report(folder.path)
     return solution
 
 
