@@ -1,15 +1,13 @@
 """Question: how accurate is each method at equal steps, and do the published figures hold?
 
-Three studies, every run a folder, one process and one core per run, results in one JSON file:
+Two studies, every run a folder, one process and one core per run, results in one JSON file:
 
 - `wide`: Burgers, 5×128, 12,000 steps, five seeds: Adam, DCGD, DCGD proj, ModSync+DCGD with the
   paper's settings and with `min_keep=0.5`.
 - `published`: Burgers, Helmholtz 2D, Klein-Gordon 2D in the settings of the published DCGD runs
   (3×50, 50,000 steps), three seeds: Adam and DCGD.
-- `rates`: DCGD on Klein-Gordon 2D in the same settings at other learning rates, since the published
-  figure is the best of several.
 
-Usage: python -m benchmarks.accuracy --study=wide|published|rates [--workers=2] [--output_dir=DIR]
+Usage: python -m benchmarks.accuracy --study=wide|published [--workers=2] [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
 benchmarks/results/accuracy_<study>.json.
 """
@@ -38,7 +36,6 @@ WIDE = {
 }
 PUBLISHED = {"adam": {"method": "adam"}, "dcgd": {"method": "dcgd"}}
 DECAY = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
-RATES = (5e-4, 2e-3, 5e-3)
 SMALL = {"width": 50, "depth": 3, "steps": 50_000}
 PROBLEMS = {"burgers": {}, "helmholtz2d": DECAY, "klein_gordon2d": DECAY}
 
@@ -49,10 +46,6 @@ def runs(study: str) -> Iterator[tuple[str, str, int, dict]]:
         size = {"width": 128, "depth": 5, "steps": 12_000}
         for seed, (label, method) in itertools.product(range(5), WIDE.items()):
             yield "burgers", label, seed, {**size, **method}
-    elif study == "rates":
-        for seed, rate in itertools.product(range(3), RATES):
-            settings = {**SMALL, **DECAY, "method": "dcgd", "learning_rate": rate}
-            yield "klein_gordon2d", f"dcgd rate={rate:g}", seed, settings
     else:
         for seed, problem, (label, method) in itertools.product(
             range(3), PROBLEMS, PUBLISHED.items()
@@ -128,7 +121,7 @@ def show(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--study", choices=("wide", "published", "rates"), default="wide")
+    parser.add_argument("--study", choices=("wide", "published"), default="wide")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/accuracy"))
     args = parser.parse_args()
