@@ -1,4 +1,11 @@
-"""ModSync and conflict-averse gradient methods for physics-informed neural networks in JAX."""
+"""ModSync and conflict-averse gradient methods for physics-informed neural networks in JAX.
+
+The core, for any JAX code, is here at once; what solves problems (`solve` and `load`) is imported
+when it is first used, and with it Flax, Orbax and Matplotlib.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from modsync_jax import aggregators, sparsity
 from modsync_jax._version import __version__
@@ -12,6 +19,9 @@ from modsync_jax.transform import (
     with_thresholds,
 )
 
+if TYPE_CHECKING:
+    from modsync_jax.training import load, solve
+
 __all__ = [
     "ModSyncParams",
     "__version__",
@@ -19,9 +29,17 @@ __all__ = [
     "effective_weights",
     "export",
     "gramian",
+    "load",
     "mask_objectives",
     "modsync",
+    "solve",
     "sparsity",
     "value_and_objective_grads",
     "with_thresholds",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "solve"):
+        return getattr(importlib.import_module("modsync_jax.training"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,38 @@
+# make solve   trains three methods on Burgers' equation and shows what came out
+# make test    style, types and all tests; .ci/run calls this
+# Each makes its own .venv; only Python 3.11 or newer and make are needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: solve test test-oldest clean
+
+solve: $(VENV)/installed
+	$(BIN)/python -m experiments.solve_burgers
+
+test: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# The oldest supported set of packages, pinned in tests/oldest.txt.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet -r tests/oldest.txt
+	.venv-oldest/bin/pip install --quiet --no-deps -e .
+	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-oldest build dist *.egg-info

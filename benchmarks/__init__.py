@@ -1,0 +1,1 @@
+"""Benchmarks: each script states its question and prints its answer."""

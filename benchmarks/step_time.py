@@ -1,0 +1,266 @@
+"""Question: what does a training step cost by each method, against Adam, PyTorch and the hardware?
+
+Burgers' equation, 1280 residual and 126 condition points drawn anew every step, tanh networks of
+3×50, 5×128 and 5×512, float32. Every round runs each method once, in random order; a ratio is
+taken within its round, and the median over the rounds is given with its 95% interval (order
+statistics). The peers of the same run are a plain JAX loop (nested jvp, summed gradient, optax
+Adam) and PyTorch with the package `conflictfree` (ConFIG, torch Adam, the same points).
+
+FLOPs are the algorithmic minimum: 12 matrix products of the hidden layer's size per residual point
+and pair of hidden layers (value, two first derivatives and one second, forward and twice backward)
+and 3 per condition point, 2 width² FLOPs each. GEMM is a 5120×512 by 512×512 float32 product.
+
+Usage: python -m benchmarks.step_time [--sizes=3x50,5x128,5x512] [--rounds=31] [--no-torch]
+The table is printed and written to benchmarks/results/step_time_<platform>.json.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import machine
+from modsync_jax import methods, networks, problems
+from modsync_jax.training import TrainConfig, _step
+
+RESULTS = Path(__file__).parent / "results"
+RESIDUAL, INITIAL, SIDE = 1280, 42, 42
+NU = 0.01 / math.pi
+
+Run = Callable[[int], None]  # runs this many steps and waits for them
+
+
+def ours(method: str, depth: int, width: int) -> tuple[Run, float]:
+    """Our loop, and the seconds that compiling it took."""
+    config = TrainConfig(method=method, depth=depth, width=width, sampler="uniform")
+    network = networks.MLP(width=width, depth=depth)
+    program = _step.build(problems.get("burgers"), network, config)
+    state = program.init(0)
+    start = time.perf_counter()
+    program.advance.lower(state, 1).compile()
+    seconds = time.perf_counter() - start
+    holder = [state]
+
+    def run(steps: int) -> None:
+        holder[0] = jax.block_until_ready(program.advance(holder[0], steps))
+
+    return run, seconds
+
+
+def plain_jax(depth: int, width: int) -> Run:
+    """What a hand-written JAX PINN does: one summed loss, nested jvp, Adam."""
+    sizes = [2, *[width] * depth, 1]
+    keys = jax.random.split(jax.random.key(0), len(sizes))
+    xavier = jax.nn.initializers.glorot_normal()
+    pairs = zip(keys, itertools.pairwise(sizes), strict=False)
+    params = [(xavier(key, pair), jnp.zeros(pair[1])) for key, pair in pairs]
+    tx = optax.adam(1e-3)
+
+    def u(params: list, t: jax.Array, x: jax.Array) -> jax.Array:
+        h = jnp.stack([t, x])
+        for w, b in params[:-1]:
+            h = jnp.tanh(h @ w + b)
+        w, b = params[-1]
+        return (h @ w + b)[0]
+
+    def residual(params: list, t: jax.Array, x: jax.Array) -> jax.Array:
+        def u_x(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jax.jvp(lambda x: u(params, t, x), (x,), (1.0,))
+
+        (value, d), (_, dd) = jax.jvp(u_x, (x,), (1.0,))
+        _, u_t = jax.jvp(lambda t: u(params, t, x), (t,), (1.0,))
+        return u_t + value * d - NU * dd
+
+    def loss(params: list, key: jax.Array) -> jax.Array:
+        k = jax.random.split(key, 4)
+        t, x = jax.random.uniform(k[0], (2, RESIDUAL))
+        total = jnp.mean(jax.vmap(residual, (None, 0, 0))(params, t, 2 * x - 1) ** 2)
+        x = 2 * jax.random.uniform(k[1], (INITIAL,)) - 1
+        start = jax.vmap(u, (None, 0, 0))(params, jnp.zeros(INITIAL), x)
+        total += jnp.mean((start + jnp.sin(jnp.pi * x)) ** 2)
+        for side, key in ((-1.0, k[2]), (1.0, k[3])):
+            t = jax.random.uniform(key, (SIDE,))
+            total += jnp.mean(jax.vmap(u, (None, 0, 0))(params, t, jnp.full(SIDE, side)) ** 2)
+        return total
+
+    def body(carry: tuple, _: None) -> tuple:
+        params, state, key = carry
+        key, draw = jax.random.split(key)
+        grads = jax.grad(loss)(params, draw)
+        updates, state = tx.update(grads, state)
+        return (optax.apply_updates(params, updates), state, key), None
+
+    advance = jax.jit(
+        lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
+        static_argnums=1,
+        donate_argnums=0,
+    )
+    holder = [(params, tx.init(params), jax.random.key(1))]
+
+    def run(steps: int) -> None:
+        holder[0] = jax.block_until_ready(advance(holder[0], steps))
+
+    return run
+
+
+def pytorch(depth: int, width: int) -> Run:
+    """PyTorch with `conflictfree`: one backward pass per loss, ConFIG, Adam."""
+    import torch
+    from conflictfree.grad_operator import ConFIG_update
+    from conflictfree.utils import apply_gradient_vector, get_gradient_vector
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layers: list[torch.nn.Module] = []
+    for inside, outside in zip([2, *[width] * (depth - 1)], [width] * depth, strict=True):
+        layers += [torch.nn.Linear(inside, outside), torch.nn.Tanh()]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(width, 1)).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+
+    def field(t: "torch.Tensor", x: "torch.Tensor") -> "torch.Tensor":
+        return net(torch.stack([t, x], 1))[:, 0]
+
+    def uniform(count: int, low: float) -> "torch.Tensor":
+        return low + (1 - low) * torch.rand(count, device=device)
+
+    def residual_loss() -> "torch.Tensor":
+        t = uniform(RESIDUAL, 0.0).requires_grad_()
+        x = uniform(RESIDUAL, -1.0).requires_grad_()
+        u = field(t, x)
+        u_t, u_x = torch.autograd.grad(u.sum(), (t, x), create_graph=True)
+        (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+        return ((u_t + u * u_x - NU * u_xx) ** 2).mean()
+
+    def boundary_loss() -> "torch.Tensor":
+        x = uniform(INITIAL, -1.0)
+        loss = ((field(torch.zeros_like(x), x) + torch.sin(torch.pi * x)) ** 2).mean()
+        for side in (-1.0, 1.0):
+            t = uniform(SIDE, 0.0)
+            loss = loss + (field(t, torch.full_like(t, side)) ** 2).mean()
+        return loss
+
+    def step() -> None:
+        grads = []
+        for loss in (boundary_loss, residual_loss):
+            optimizer.zero_grad()
+            loss().backward()
+            grads.append(get_gradient_vector(net))
+        apply_gradient_vector(net, ConFIG_update(grads))
+        optimizer.step()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def gemm_rate() -> float:
+    """FLOP/s of a 5120×512 by 512×512 float32 product, best of 30."""
+    a = jax.random.normal(jax.random.key(0), (5120, 512))
+    b = jax.random.normal(jax.random.key(1), (512, 512))
+    product = jax.jit(lambda a, b: jnp.dot(a, b, precision="highest"))
+    jax.block_until_ready(product(a, b))
+    best = math.inf
+    for _ in range(30):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, b))
+        best = min(best, time.perf_counter() - start)
+    return 2 * 5120 * 512 * 512 / best
+
+
+def flops(depth: int, width: int) -> float:
+    """The algorithmic minimum of a step's gradient, as the module says."""
+    conditions = INITIAL + 2 * SIDE
+    return (depth - 1) * 2 * width**2 * (12 * RESIDUAL + 3 * conditions)
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Median and its 95% confidence interval by order statistics."""
+    ordered, n = sorted(values), len(values)
+    half = 1.96 * math.sqrt(n) / 2
+    low, high = max(math.floor(n / 2 - half), 0), min(math.ceil(n / 2 + half), n - 1)
+    return statistics.median(ordered), ordered[low], ordered[high]
+
+
+def measure(depth: int, width: int, rounds: int, with_torch: bool) -> list[dict]:
+    """One row for each method at one size."""
+    runs: dict[str, Run] = {}
+    compiled = {}
+    for name in methods.names():
+        runs[name], compiled[name] = ours(name, depth, width)
+    runs["plain jax (adam)"] = plain_jax(depth, width)
+    if with_torch:
+        runs["pytorch conflictfree"] = pytorch(depth, width)
+    counts = {}
+    for name, run in runs.items():  # so many steps that a turn takes about 0.15 s
+        run(1)
+        start = time.perf_counter()
+        run(1)
+        counts[name] = max(1, round(0.15 / (time.perf_counter() - start)))
+        run(counts[name])
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(list(runs), len(runs)):
+            start = time.perf_counter()
+            runs[name](counts[name])
+            times[name].append((time.perf_counter() - start) / counts[name])
+    rows = []
+    for name in runs:
+        ratio = interval([t / a for t, a in zip(times[name], times["adam"], strict=True)])
+        median = statistics.median(times[name])
+        row = {"size": f"{depth}x{width}", "method": name, "milliseconds": 1e3 * median}
+        row |= {"over_adam": ratio[0], "over_adam_95": ratio[1:], "compile_s": compiled.get(name)}
+        if with_torch:
+            pairs = zip(times["pytorch conflictfree"], times[name], strict=True)
+            speedup = interval([p / t for p, t in pairs])
+            row |= {"times_faster_than_pytorch": speedup[0], "times_faster_95": speedup[1:]}
+        row["flops_per_second"] = flops(depth, width) / median
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--sizes", default="3x50,5x128,5x512")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--no-torch", action="store_true")
+    args = parser.parse_args()
+
+    rows = []
+    facts = machine.describe() | {"gemm_before": gemm_rate()}
+    with jax.default_matmul_precision("highest"):
+        for size in args.sizes.split(","):
+            depth, width = map(int, size.split("x"))
+            rows += measure(depth, width, args.rounds, not args.no_torch)
+    facts["gemm_after"] = gemm_rate()
+    gemm = max(facts["gemm_before"], facts["gemm_after"])
+    head = f"{'size':7}{'method':24}{'ms':>9}{'over adam':>22}{'than torch':>12}{'of GEMM':>9}"
+    print(json.dumps(facts), head, sep="\n")
+    for row in rows:
+        row["share_of_gemm"] = row["flops_per_second"] / gemm
+        low, high = row["over_adam_95"]
+        faster = row.get("times_faster_than_pytorch", math.nan)
+        print(
+            f"{row['size']:7}{row['method']:24}{row['milliseconds']:9.2f}"
+            f"{row['over_adam']:9.3f} [{low:.3f}, {high:.3f}]{faster:11.2f}×"
+            f"{row['share_of_gemm']:9.0%}"
+        )
+    path = RESULTS / f"step_time_{jax.default_backend()}.json"
+    path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

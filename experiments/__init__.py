@@ -1,0 +1,1 @@
+"""Programs with absl flags: they parse, check and call the package."""

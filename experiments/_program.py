@@ -1,0 +1,127 @@
+"""What all programs share: flags from a configuration, and errors in one line."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import app, flags, logging
+
+from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, TrainConfig
+
+FLAGS = flags.FLAGS
+_DEFINE: dict[Any, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+}
+
+
+def define_settings() -> None:
+    """Defines one flag for every field of `TrainConfig`."""
+    for field in dataclasses.fields(TrainConfig):
+        choices = field.metadata["choices"]
+        text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
+        if field.type in _DEFINE:
+            _DEFINE[field.type](field.name, field.default, text)
+        else:
+            default = "" if field.default is dataclasses.MISSING else field.default
+            flags.DEFINE_string(field.name, default, text)
+
+
+def define_device() -> None:
+    """Defines the flags that say where to run."""
+    flags.DEFINE_string("platform", "auto", "where to run: auto, cpu, gpu, tpu")
+    flags.DEFINE_bool("deterministic", False, "deterministic operations on GPUs: same bits, slower")
+
+
+def settings(only_given: bool = False) -> dict[str, Any]:
+    """The values of the flags of `define_settings`.
+
+    Args:
+      only_given: leave out the flags that the command line does not name.
+
+    Raises:
+      ConfigError: on a mapping that is not `name=number,...`.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(TrainConfig):
+        if only_given and not FLAGS[field.name].present:
+            continue
+        value: Any = FLAGS[field.name].value
+        if field.name in ("points", "loss_weights"):
+            value = _mapping(field.name, value, int if field.name == "points" else float)
+        values[field.name] = value
+    return values
+
+
+def prepare_device(dtype: str) -> None:
+    """Sets platform, determinism and 64-bit types before JAX starts.
+
+    Raises:
+      ConfigError: on an unknown platform.
+    """
+    wanted = FLAGS.platform
+    if wanted not in ("auto", "cpu", "gpu", "tpu"):
+        raise ConfigError(f"unknown platform {wanted!r} (known: auto, cpu, gpu, tpu)")
+    if FLAGS.deterministic:
+        known = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{known} --xla_gpu_deterministic_ops=true".strip()
+    import jax
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    if wanted == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    elif wanted != "auto" and jax.default_backend() != wanted:
+        say(
+            f"warning: --platform={wanted} was asked for, but JAX found only "
+            f"{jax.default_backend()}; going on there (is jax[{_EXTRAS[wanted]}] installed?)"
+        )
+
+
+_EXTRAS = {"gpu": "cuda12", "tpu": "tpu"}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a program: absl flags, then `main`; a user's mistake is one line and exit code 2."""
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = FLAGS(argv)
+        except flags.Error as error:
+            say(f"{error} (--help lists all flags)")
+            sys.exit(2)
+        if len(rest) > 1:
+            say(f"unexpected argument {rest[1]!r}; all arguments are flags, --name=value")
+            sys.exit(2)
+        return rest
+
+    def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors reach the user below
+        try:
+            main()
+        except Interrupted as stop:
+            say(str(stop))
+            sys.exit(130)
+        except NonFinite as failure:
+            say(str(failure))
+            sys.exit(1)
+        except (ConfigError, RunError) as mistake:
+            say(str(mistake))
+            sys.exit(2)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def say(text: str) -> None:
+    """Prints one line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _mapping(name: str, text: str, kind: Callable[[str], Any]) -> Mapping[str, Any]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    try:
+        return {key.strip(): kind(value) for key, _, value in pairs}
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}; it must be name=number,name=number,...") from None

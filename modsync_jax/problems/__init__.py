@@ -1,0 +1,27 @@
+"""PDE problems: those of the literature by name, and what a user needs to state another."""
+
+from modsync_jax.problems._base import Problem
+from modsync_jax.problems._conditions import (
+    Condition,
+    data,
+    derivative,
+    normal_derivative,
+    periodic,
+    robin,
+    value,
+)
+from modsync_jax.problems._registry import get, load, names
+
+__all__ = [
+    "Condition",
+    "Problem",
+    "data",
+    "derivative",
+    "get",
+    "load",
+    "names",
+    "normal_derivative",
+    "periodic",
+    "robin",
+    "value",
+]

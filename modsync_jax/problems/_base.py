@@ -1,0 +1,258 @@
+"""A PDE problem as data, and the pure functions of it that training needs.
+
+A problem knows neither networks nor training. It draws batches of points from a key, evaluates
+named residuals at them, and gathers those into scalar objectives.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from modsync_jax import sampling
+from modsync_jax._names import unknown
+from modsync_jax.calculus import Field
+from modsync_jax.problems._conditions import Condition
+from modsync_jax.sampling import Domain, Sampler
+
+Batch = dict[str, Any]
+Unknowns = Mapping[str, ArrayLike]
+Objective = Callable[[Any, Batch], Array]
+
+GROUPINGS = ("each", "paper")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A PDE with its conditions.
+
+    Its terms are `"residual"` and the conditions, by name. Everything is checked when the problem
+    is made: it is traced once, without being computed, so that no shape can broadcast into a wrong
+    answer later.
+
+    Attributes:
+      name: the problem's name.
+      domain: where it holds, such as `box(t=(0, 1), x=(-1, 1))`.
+      residual: `(u, x, **unknowns) -> {"pde": value, ...}`, what vanishes at a point `x` of shape
+        `[d]`; each value has the shape `[]` or `[1]`.
+      conditions: the conditions by name.
+      points: how many points each term draws; a `data` condition without a number uses all of its
+        points.
+      outputs: names of the m values of the field.
+      unknowns: starting values of coefficients that are trained too; the residual gets them by
+        keyword.
+      reference: the solution if it is known, from points `[N, d]` to values `[N, m]`.
+      sampler: name of the sampler in `modsync_jax.sampling`.
+      standardize: whether the network should see standardised coordinates.
+      source: where the problem, its settings and its reference come from.
+
+    Raises:
+      ValueError: something does not fit; one sentence says what.
+    """
+
+    name: str
+    domain: Domain
+    residual: Callable[..., Mapping[str, Array]]
+    conditions: Mapping[str, Condition]
+    points: Mapping[str, int]
+    outputs: tuple[str, ...] = ("u",)
+    unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    reference: Callable[[np.ndarray], ArrayLike] | None = None
+    sampler: str = "uniform"
+    standardize: bool = False
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if "residual" in self.conditions:
+            raise ValueError(
+                f"{self.name}: a condition cannot be called 'residual', the equation's own name"
+            )
+        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(
+                f"{self.name}: outputs must be distinct names, at least one, got {self.outputs}"
+            )
+        counts, sampler = self._counts(None), sampling.get(self.sampler)
+        for name in self.terms:
+            try:
+                jax.eval_shape(partial(self._trace, name, counts, sampler))
+            except ValueError as error:
+                raise ValueError(f"{self.name}, {name}: {error}") from error
+        self._check_reference()
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """One letter for each entry of a point, as in the domain."""
+        return self.domain.coordinates
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """`"residual"` and the names of the conditions."""
+        return ("residual", *self.conditions)
+
+    def sample(
+        self,
+        key: Array,
+        points: Mapping[str, int] | None = None,
+        sampler: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+    ) -> Batch:
+        """Draws the points of every term.
+
+        Args:
+          key: a PRNG key.
+          points: numbers of points that replace the problem's own.
+          sampler: name of a sampler that replaces the problem's own.
+          dtype: floating dtype of the points.
+
+        Returns:
+          For each term a pytree of arrays whose leading axis is its points: `[N, d]` for all but
+          measurements.
+
+        Raises:
+          ValueError: points for a term that does not exist, no points for one that does, a number
+            below 1, or an unknown sampler.
+        """
+        counts = self._counts(points)
+        draw = sampling.get(sampler or self.sampler)
+        keys = jax.random.split(key, len(self.terms))
+        return {
+            name: self._draw(name, keys[i], counts, draw, dtype)
+            for i, name in enumerate(self.terms)
+        }
+
+    def term(self, name: str) -> Callable[[Field, Unknowns, Any], dict[str, Array]]:
+        """Returns the pointwise residuals of one term, `(u, unknowns, points) -> {"pde": [N]}`.
+
+        The points are `batch[name]`.
+
+        Raises:
+          ValueError: no such term; when the function is traced, a value of the wrong shape.
+        """
+        if name not in self.terms:
+            raise unknown("term", name, self.terms)
+
+        def at_point(u: Field, unknowns: Unknowns, point: Any) -> dict[str, Array]:
+            if name == "residual":
+                return _scalars(self.residual(u, point, **unknowns))
+            return self.conditions[name].residual(u, point, self.domain, self.outputs)
+
+        def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
+            return jax.vmap(partial(at_point, u, unknowns))(points)
+
+        return pointwise
+
+    def pointwise(self, u: Field, unknowns: Unknowns, batch: Batch) -> dict[str, dict[str, Array]]:
+        """Returns all residual vectors, `{"residual": {"pde": [N]}, "left": {"u": [N]}}`."""
+        return {name: self.term(name)(u, unknowns, points) for name, points in batch.items()}
+
+    def groups(self, grouping: str = "paper") -> dict[str, tuple[str, ...]]:
+        """Returns the terms of each objective.
+
+        Args:
+          grouping: `"paper"` for the two objectives `"boundary"` (all conditions) and `"residual"`;
+            `"each"` for every term by its own name.
+
+        Raises:
+          ValueError: another grouping.
+        """
+        if grouping not in GROUPINGS:
+            raise unknown("grouping", grouping, GROUPINGS)
+        if grouping == "each" or not self.conditions:
+            return {name: (name,) for name in self.terms}
+        return {"boundary": tuple(self.conditions), "residual": ("residual",)}
+
+    def objectives(
+        self,
+        field_of: Callable[[Any], tuple[Field, Unknowns]],
+        grouping: str = "paper",
+        weights: Mapping[str, float | Array] | None = None,
+    ) -> dict[str, Objective]:
+        """Returns the scalar objectives, each a function of its own points only.
+
+        An objective is the sum over its terms, and over their named values, of mean squares.
+
+        Args:
+          field_of: from trained parameters to the field and the unknowns.
+          grouping: as in `groups`.
+          weights: fixed factors by objective, 1 where none is given.
+
+        Returns:
+          For each objective a pure function `(params, batch) -> scalar`, where `batch` is what
+          `sample` returned.
+
+        Raises:
+          ValueError: an unknown grouping, or a weight for an objective that does not exist.
+        """
+        groups, weights = self.groups(grouping), weights or {}
+        for name in weights:
+            if name not in groups:
+                raise unknown("objective in weights", name, groups)
+
+        def objective(name: str, params: Any, batch: Batch) -> Array:
+            u, unknowns = field_of(params)
+            squares = [
+                jnp.mean(jnp.square(residuals))
+                for term in groups[name]
+                for residuals in self.term(term)(u, unknowns, batch[term]).values()
+            ]
+            return weights.get(name, 1.0) * jnp.sum(jnp.stack(squares))
+
+        return {name: partial(objective, name) for name in groups}
+
+    def _counts(self, points: Mapping[str, int] | None) -> dict[str, int]:
+        counts = {**self.points, **(points or {})}
+        for name, count in counts.items():
+            if name not in self.terms:
+                raise unknown("term in points", name, self.terms)
+            if count < 1:
+                raise ValueError(f"points of {name!r} must be at least 1, got {count}")
+        if "residual" not in counts:
+            raise ValueError("points must say how many points 'residual' draws")
+        return counts
+
+    def _draw(
+        self, name: str, key: Array, counts: Mapping[str, int], sampler: Sampler, dtype: DTypeLike
+    ) -> Any:
+        if name == "residual":
+            return self.domain.sample(key, counts[name], sampler, dtype)
+        return self.conditions[name].sample(self.domain, key, counts.get(name), sampler, dtype)
+
+    def _trace(self, name: str, counts: Mapping[str, int], sampler: Sampler) -> dict[str, Array]:
+        """Evaluates one term of an arbitrary smooth field, for its shapes."""
+        u = Field(lambda x: jnp.full(len(self.outputs), jnp.sum(x)), self.coordinates)
+        points = self._draw(name, jax.random.key(0), counts, sampler, jnp.float32)
+        return self.term(name)(u, self.unknowns, points)
+
+    def _check_reference(self) -> None:
+        if self.reference is None:
+            return
+        m = len(self.outputs)
+        points = np.tile(self.domain.mean, (m + 1, 1))  # N differs from m: no accidental match
+        shape = np.shape(self.reference(points))
+        if shape != (m + 1, m):
+            hint = "; add an axis, values[:, None]" if len(shape) == 1 else ""
+            raise ValueError(
+                f"{self.name}: reference must return [N, m] for points [N, d], here {(m + 1, m)},"
+                f" but returned {shape}{hint}"
+            )
+
+
+def _scalars(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the named values of a residual as scalars, with nothing left to broadcasting."""
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError(
+            f"the residual must return named values, {{'pde': ...}}, but returned {values}"
+        )
+    for name, value in values.items():
+        if jnp.shape(value) not in ((), (1,)):
+            raise ValueError(
+                f"{name!r} of the residual must be one number at a point, shape () or (1,), but has"
+                f" shape {jnp.shape(value)}; name each equation of a system"
+            )
+    return {name: jnp.reshape(value, ()) for name, value in values.items()}

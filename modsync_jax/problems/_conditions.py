@@ -1,0 +1,241 @@
+"""Conditions: pointwise residuals on points other than the collocation points.
+
+A condition knows where its points are and what has to vanish there. Those on a face share one
+class, which compares an operator of the field (its value, its normal derivative, ...) with a
+target.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from modsync_jax._names import unknown
+from modsync_jax.calculus import Field, directional, partials
+from modsync_jax.sampling import Boundary, Domain, Face, Sampler
+
+Target = float | Callable[[Array], ArrayLike]
+"""A number for every output, or a function from a point `[d]` to values `[m]` (`[]` if m is 1)."""
+
+Operator = Callable[[Field, Array, Boundary], Mapping[str, Array]]
+"""From a field, a point `[d]` and its face to values `[m]` by suffix of the outputs' names."""
+
+
+class Condition(Protocol):
+    """What a `Problem` asks of a condition."""
+
+    def sample(
+        self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
+    ) -> Any:
+        """Returns a pytree of arrays whose leading axis is the points."""
+        ...
+
+    def residual(
+        self, u: Field, point: Any, domain: Domain, outputs: tuple[str, ...]
+    ) -> dict[str, Array]:
+        """Returns named scalars that vanish at one point (one entry of what `sample` returned)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceCondition:
+    """An operator of the field equals a target on a face; made by `value`, `robin`, `periodic`, ...
+
+    Attributes:
+      face: name of the face, such as `"t=0"`.
+      operator: what is compared.
+      target: what it must equal.
+      component: the output that it holds for; all of them when None.
+    """
+
+    face: str
+    operator: Operator
+    target: Target = 0.0
+    component: str | None = None
+
+    def sample(
+        self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
+    ) -> Array:
+        """Returns points `[count, d]` on the face; a count is needed."""
+        if count is None:
+            raise ValueError(f"a condition on the face {self.face!r} needs a number of points")
+        return domain.face(self.face).sample(key, count, sampler, dtype)
+
+    def residual(
+        self, u: Field, point: Array, domain: Domain, outputs: tuple[str, ...]
+    ) -> dict[str, Array]:
+        """Returns operator minus target, scalars, at a point `[d]`."""
+        values = self.operator(u, point, domain.face(self.face))
+        target = self.target(point) if callable(self.target) else self.target
+        return {
+            name + suffix: difference
+            for suffix, value in values.items()
+            for name, difference in _differences(value, target, outputs, self.component).items()
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataCondition:
+    """The field equals measurements; made by `data`.
+
+    Attributes:
+      points: where, `[N, d]`.
+      values: what, `[N, m]`, or `[N, 1]` with a component.
+      component: the output that was measured; all of them when None.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    component: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.values.ndim != 2 or len(self.points) != len(self.values):
+            raise ValueError(
+                "data needs points [N, d] and values [N, m] of the same N, got shapes"
+                f" {self.points.shape} and {self.values.shape}"
+            )
+
+    def sample(
+        self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
+    ) -> dict[str, Array]:
+        """Returns all measurements, or `count` different random ones where there are more."""
+        if self.points.shape[1] != len(domain.coordinates):
+            raise ValueError(
+                f"data needs points of the coordinates {', '.join(domain.coordinates)}, got shape"
+                f" {self.points.shape}"
+            )
+        batch = {"point": jnp.asarray(self.points, dtype), "value": jnp.asarray(self.values, dtype)}
+        if count is None or count >= len(self.points):
+            return batch
+        rows = jax.random.choice(key, len(self.points), (count,), replace=False)
+        return {name: array[rows] for name, array in batch.items()}
+
+    def residual(
+        self, u: Field, point: Mapping[str, Array], domain: Domain, outputs: tuple[str, ...]
+    ) -> dict[str, Array]:
+        """Returns field minus measurement, scalars, at one measurement."""
+        return _differences(u(point["point"]), point["value"], outputs, self.component)
+
+
+def value(face: str, target: Target, component: str | None = None) -> FaceCondition:
+    """Dirichlet or initial condition, `u = target`; arguments as in `FaceCondition`."""
+    return FaceCondition(face, lambda u, x, _: {"": u(x)}, target, component)
+
+
+def derivative(face: str, name: str, target: Target, component: str | None = None) -> FaceCondition:
+    """A partial derivative is given: `derivative("t=0", "t", g)` is `u_t(0, x) = g(0, x)`.
+
+    Args:
+      face: name of the face.
+      name: the derivative, as `calculus.partials` names it.
+      target: as in `FaceCondition`.
+      component: as in `FaceCondition`.
+    """
+
+    def operator(u: Field, x: Array, face: Boundary) -> dict[str, Array]:
+        return {f"_{name}": partials(u, x, name)[0]}
+
+    return FaceCondition(face, operator, target, component)
+
+
+def normal_derivative(face: str, target: Target, component: str | None = None) -> FaceCondition:
+    """Neumann condition, `∂u/∂n = target`, n outward; arguments as in `FaceCondition`."""
+
+    def operator(u: Field, x: Array, face: Boundary) -> dict[str, Array]:
+        return {"_n": directional(u, x, face.normal(x))[1]}
+
+    return FaceCondition(face, operator, target, component)
+
+
+def robin(
+    face: str, a: float, b: float, target: Target, component: str | None = None
+) -> FaceCondition:
+    """Robin condition, `a u + b ∂u/∂n = target` with n the outward normal.
+
+    Args:
+      face: name of the face.
+      a: coefficient of the value.
+      b: coefficient of the normal derivative.
+      target: as in `FaceCondition`.
+      component: as in `FaceCondition`.
+    """
+
+    def operator(u: Field, x: Array, face: Boundary) -> dict[str, Array]:
+        values, slopes = directional(u, x, face.normal(x))
+        return {"": a * values + b * slopes}
+
+    return FaceCondition(face, operator, target, component)
+
+
+def periodic(face: str, order: int = 1, component: str | None = None) -> FaceCondition:
+    """The field continues across a face of a box as it enters at the opposite one.
+
+    Args:
+      face: name of the face, `"x=1"`; its opposite is meant with it.
+      order: the highest derivative across the face that must agree; 0 compares values only.
+      component: as in `FaceCondition`.
+
+    Raises:
+      ValueError: a negative order; a face that has no opposite, when the condition is used.
+    """
+    if order < 0:
+        raise ValueError(f"the order of a periodic condition must be at least 0, got {order}")
+
+    def operator(u: Field, x: Array, face: Boundary) -> dict[str, Array]:
+        if not isinstance(face, Face):
+            raise ValueError(
+                "a periodic condition needs a face with an opposite one, as those of a Box"
+            )
+        names = [face.coordinate * power for power in range(order + 1)]
+        here, there = partials(u, x, *names), partials(u, face.opposite.project(x), *names)
+        return {
+            f"_{name}" if name else "": one - other
+            for name, one, other in zip(names, here, there, strict=True)
+        }
+
+    return FaceCondition(face, operator, 0.0, component)
+
+
+def data(points: ArrayLike, values: ArrayLike, component: str | None = None) -> DataCondition:
+    """Measurements: the field equals `values` at `points`.
+
+    Without a number of points in the problem all of them are used in every step, with one a random
+    minibatch.
+
+    Args:
+      points: `[N, d]`.
+      values: `[N, m]`, or `[N, 1]` with a component.
+      component: the output that was measured; all of them when None.
+
+    Raises:
+      ValueError: the shapes do not fit each other, or (when the condition is used) the problem.
+    """
+    return DataCondition(np.asarray(points), np.asarray(values), component)
+
+
+def _differences(
+    values: Array, target: ArrayLike, outputs: tuple[str, ...], component: str | None
+) -> dict[str, Array]:
+    """Returns `values - target` at one point, as named scalars; nothing is left to broadcasting."""
+    if values.shape != (len(outputs),):
+        raise ValueError(
+            f"the field must return shape ({len(outputs)},) at a point, one value for each of"
+            f" {', '.join(outputs)}, but returned {values.shape}"
+        )
+    if component is not None:
+        if component not in outputs:
+            raise unknown("component", component, outputs)
+        values, outputs = values[outputs.index(component)][None], (component,)
+    if not isinstance(target, int | float):  # a number holds for every output
+        target = jnp.asarray(target)
+        if target.shape != values.shape and (target.shape, values.shape) != ((), (1,)):
+            raise ValueError(
+                f"the target must have shape {values.shape} at a point, one value for each of"
+                f" {', '.join(outputs)}, but has {target.shape}"
+            )
+    return dict(zip(outputs, values - target, strict=True))

@@ -1,0 +1,64 @@
+"""Viscous Burgers equation, whose shock at x = 0 is as thin as the viscosity.
+
+u_t + u u_x = ν u_xx,  ν = 0.01/π,  t in [0, 1],  x in [-1, 1]
+u(0, x) = -sin(πx),  u(t, -1) = u(t, 1) = 0
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from modsync_jax.calculus import Field, partials
+from modsync_jax.problems._base import Problem
+from modsync_jax.problems._conditions import value
+from modsync_jax.sampling import box
+
+VISCOSITY = 0.01 / np.pi
+NODES = 100  # converged to rounding; 50 are not
+
+
+def residual(u: Field, x: Array) -> dict[str, Array]:
+    """Returns the equation's residual at a point `[2]`, (t, x)."""
+    values, u_t, u_x, u_xx = partials(u, x, "", "t", "x", "xx")
+    return {"pde": u_t + values * u_x - VISCOSITY * u_xx}
+
+
+def reference(points: np.ndarray) -> np.ndarray:
+    """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x).
+
+    The Cole-Hopf transformation gives a quotient of two integrals against a heat kernel (Basdevant
+    et al. 1986), here by Gauss-Hermite quadrature in z, with y = x - 2 z √(νt):
+
+        u(t, x) = -∫ sin(πy) F(y) exp(-z²) dz / ∫ F(y) exp(-z²) dz,   F(y) = exp(-cos(πy) / 2πν)
+    """
+    nodes, weights = np.polynomial.hermite.hermgauss(NODES)
+    # In chunks, because the quadrature needs [N, NODES].
+    chunks = np.array_split(np.asarray(points, np.float64), 1 + len(points) // 4096)
+    return np.concatenate([_cole_hopf(chunk, nodes, np.log(weights)) for chunk in chunks])
+
+
+def _cole_hopf(points: np.ndarray, nodes: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    t, x = points[:, :1], points[:, 1:]
+    y = x - 2 * np.sqrt(VISCOSITY * t) * nodes
+    exponents = log_weights - np.cos(np.pi * y) / (2 * np.pi * VISCOSITY)
+    kernel = np.exp(exponents - np.max(exponents, axis=1, keepdims=True))
+    kernel /= np.sum(kernel, axis=1, keepdims=True)
+    return -np.sum(np.sin(np.pi * y) * kernel, axis=1, keepdims=True)
+
+
+def problem() -> Problem:
+    """Returns the problem, with the points of the published DCGD runs (Hwang & Lim 2024)."""
+    return Problem(
+        name="burgers",
+        domain=box(t=(0, 1), x=(-1, 1)),
+        residual=residual,
+        conditions={
+            "initial": value("t=0", lambda x: -jnp.sin(jnp.pi * x[1])),
+            "left": value("x=-1", 0.0),
+            "right": value("x=1", 0.0),
+        },
+        points={"residual": 1280, "initial": 42, "left": 42, "right": 42},
+        reference=reference,
+        sampler="latin-hypercube",
+        source="Basdevant et al. 1986; settings of Hwang & Lim 2024 (DCGD)",
+    )

@@ -1,0 +1,287 @@
+"""Domains, and points in them: on the device, from a PRNG key, under `jit`, `vmap` and `scan`.
+
+A sampler fills the unit cube; a domain maps the cube to its interior and to its faces. Counts and
+dimensions are static Python integers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from modsync_jax._names import lookup, unknown
+
+
+class Sampler(Protocol):
+    """Fills the unit cube: `(key, count, dims, dtype) -> points [count, dims]` in [0, 1)."""
+
+    def __call__(self, key: Array, count: int, dims: int, dtype: DTypeLike) -> Array:
+        """Returns the points."""
+        ...
+
+
+def uniform(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.float32) -> Array:
+    """Returns independent uniform points `[count, dims]` in the unit cube."""
+    return jax.random.uniform(key, (count, dims), dtype)
+
+
+def latin_hypercube(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.float32) -> Array:
+    """Returns points `[count, dims]`, one in every interval `[i, i + 1) / count` of each axis.
+
+    The intervals hold up to rounding in `dtype` (McKay, Beckman & Conover 1979).
+    """
+    order_key, offset_key = jax.random.split(key)
+    strata = jnp.broadcast_to(jnp.arange(count)[:, None], (count, dims))
+    strata = jax.random.permutation(order_key, strata, axis=0, independent=True)
+    return (strata.astype(dtype) + uniform(offset_key, count, dims, dtype)) / count
+
+
+def low_discrepancy(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.float32) -> Array:
+    """Returns `[count, dims]` points of Roberts' R_d sequence, randomly shifted.
+
+    Point n is `shift + n α mod 1` with `α_i = φ^-i` and φ the positive root of `φ^(dims + 1) = φ +
+    1` (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018). It runs in
+    units of 2^-32 on wrapping unsigned integers, where a float32 product would lose all its digits
+    within a million points.
+    """
+    steps = jnp.asarray(_recurrence_steps(dims), jnp.uint32)
+    shift = jax.random.bits(key, (dims,), jnp.uint32)
+    fixed = shift + jnp.arange(count, dtype=jnp.uint32)[:, None] * steps
+    bits = min(
+        32, jnp.finfo(dtype).nmant + 1
+    )  # what the dtype holds exactly, so that 1 is never reached
+    return (fixed >> (32 - bits)).astype(dtype) * 2.0**-bits
+
+
+def _recurrence_steps(dims: int) -> np.ndarray:
+    """Returns α of the R_d sequence in units of 2^-32, `[dims]`."""
+    root = 2.0
+    for _ in range(64):  # a contraction by at least 2: converged to the last bit
+        root = (1 + root) ** (1 / (dims + 1))
+    return np.array([round(root**-axis * 2**32) for axis in range(1, dims + 1)], np.uint32)
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "uniform": uniform,
+    "latin-hypercube": latin_hypercube,
+    "low-discrepancy": low_discrepancy,
+}
+
+
+def get(name: str) -> Sampler:
+    """Returns the sampler of this name, one of `SAMPLERS`.
+
+    Raises:
+      ValueError: no such sampler.
+    """
+    return lookup("sampler", name, SAMPLERS)
+
+
+class Boundary(Protocol):
+    """One face of a domain."""
+
+    def sample(self, key: Array, count: int, sampler: Sampler, dtype: DTypeLike) -> Array:
+        """Returns points `[count, d]` on the face."""
+        ...
+
+    def normal(self, x: Array) -> Array:
+        """Returns the outward unit normal `[d]` at a point `x` of the face, `[d]`."""
+        ...
+
+
+class Domain(Protocol):
+    """Anything that can sample its interior and its faces from a key."""
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """One letter for each entry of a point."""
+        ...
+
+    @property
+    def faces(self) -> tuple[str, ...]:
+        """The names that `face` knows."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the interior's points on each axis, for input standardisation."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the interior's points on each axis."""
+        ...
+
+    def sample(self, key: Array, count: int, sampler: Sampler, dtype: DTypeLike) -> Array:
+        """Returns points `[count, d]` of the interior."""
+        ...
+
+    def grid(self, counts: Sequence[int]) -> np.ndarray:
+        """Returns a regular grid `[prod(counts), d]` to draw the solution and measure errors on."""
+        ...
+
+    def face(self, name: str) -> Boundary:
+        """Returns the face of this name, or raises a `ValueError` that says which exist."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """An axis-aligned box; `box(t=(0, 1), x=(-1, 1))` is the readable way to make one.
+
+    Attributes:
+      coordinates: one letter for each axis.
+      lower: lower bound of each axis.
+      upper: upper bound of each axis.
+
+    Raises:
+      ValueError: a coordinate that is not one letter or comes twice, or bounds that are not finite
+        and increasing.
+    """
+
+    coordinates: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        letters = all(len(name) == 1 and name.isalpha() for name in self.coordinates)
+        if not (
+            self.coordinates and letters and len(set(self.coordinates)) == len(self.coordinates)
+        ):
+            raise ValueError(f"coordinates must be distinct single letters, got {self.coordinates}")
+        for name, low, high in zip(self.coordinates, self.lower, self.upper, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(
+                    f"bounds of {name} must be finite and increasing, got ({low}, {high})"
+                )
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the uniform distribution on each axis."""
+        return tuple((low + high) / 2 for low, high in zip(self.lower, self.upper, strict=True))
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the uniform distribution on each axis."""
+        return tuple(
+            (high - low) / math.sqrt(12) for low, high in zip(self.lower, self.upper, strict=True)
+        )
+
+    @property
+    def faces(self) -> tuple[str, ...]:
+        """Names of the faces, such as `"t=0"`, two for each coordinate."""
+        return tuple(face.name for face in self._faces())
+
+    def sample(
+        self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
+    ) -> Array:
+        """Returns points `[count, d]` of the interior."""
+        return self._from_unit_cube(sampler(key, count, len(self.coordinates), dtype))
+
+    def face(self, name: str) -> "Face":
+        """Returns the face on which a coordinate equals one of its bounds, `"t=0"`.
+
+        The number may be rounded, up to 1e-5 of the box's width.
+
+        Raises:
+          ValueError: no such face.
+        """
+        coordinate, _, number = name.replace(" ", "").partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise unknown("face", name, self.faces) from None
+        for face in self._faces():
+            width = self.upper[face.axis] - self.lower[face.axis]
+            if face.coordinate == coordinate and abs(face.bound - value) <= 1e-5 * width:
+                return face
+        raise unknown("face", name, self.faces)
+
+    def grid(self, counts: Sequence[int]) -> np.ndarray:
+        """Returns a regular float64 grid with its boundary, `[N, d]`, the last axis fastest.
+
+        Args:
+          counts: points on each axis, at least two.
+
+        Raises:
+          ValueError: not one count of at least two for each coordinate.
+        """
+        if len(counts) != len(self.coordinates) or min(counts) < 2:
+            raise ValueError(
+                f"a grid needs a count of at least 2 for each of {', '.join(self.coordinates)}, got"
+                f" {tuple(counts)}"
+            )
+        axes = [np.linspace(*bounds) for bounds in zip(self.lower, self.upper, counts, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+    def _faces(self) -> list["Face"]:
+        return [Face(self, axis, side) for axis in range(len(self.coordinates)) for side in (-1, 1)]
+
+    def _from_unit_cube(self, unit: Array) -> Array:
+        lower, upper = jnp.asarray(self.lower, unit.dtype), jnp.asarray(self.upper, unit.dtype)
+        return lower + (upper - lower) * unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """The side of a box on which one coordinate has its lower (-1) or upper (+1) bound.
+
+    Attributes:
+      box: the box.
+      axis: the axis that is fixed.
+      side: -1 for the lower bound, 1 for the upper one.
+    """
+
+    box: Box
+    axis: int
+    side: int
+
+    @property
+    def coordinate(self) -> str:
+        """The letter of the coordinate that is fixed."""
+        return self.box.coordinates[self.axis]
+
+    @property
+    def bound(self) -> float:
+        """The value of the coordinate that is fixed."""
+        return (self.box.lower if self.side < 0 else self.box.upper)[self.axis]
+
+    @property
+    def name(self) -> str:
+        """The name by which `Box.face` knows this face, `"t=0"`."""
+        return f"{self.coordinate}={self.bound:.12g}"
+
+    @property
+    def opposite(self) -> "Face":
+        """The face at the other bound."""
+        return Face(self.box, self.axis, -self.side)
+
+    def project(self, x: Array) -> Array:
+        """Returns the points `x`, `[..., d]`, moved onto this face: its coordinate is exact."""
+        return x.at[..., self.axis].set(self.bound)
+
+    def normal(self, x: Array) -> Array:
+        """Returns the outward unit normal `[d]` at the point `x` of shape `[d]`."""
+        return jnp.zeros_like(x).at[self.axis].set(self.side)
+
+    def sample(
+        self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
+    ) -> Array:
+        """Returns points `[count, d]` on the face; in one dimension, `count` times its point."""
+        unit = sampler(key, count, len(self.box.coordinates) - 1, dtype)
+        return self.project(self.box._from_unit_cube(jnp.insert(unit, self.axis, 0, axis=1)))
+
+
+def box(**bounds: tuple[float, float]) -> Box:
+    """Returns the box with these bounds: `box(t=(0, 1), x=(-1, 1))`; errors as in `Box`."""
+    for name, pair in bounds.items():
+        if np.shape(pair) != (2,):
+            raise ValueError(f"bounds of {name} must be two numbers, lower and upper, got {pair}")
+    lower, upper = ([float(pair[side]) for pair in bounds.values()] for side in (0, 1))
+    return Box(tuple(bounds), tuple(lower), tuple(upper))

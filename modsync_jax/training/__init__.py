@@ -1,0 +1,23 @@
+"""Training: one loop for every problem and method, in folders that survive kills."""
+
+from modsync_jax.training._config import ConfigError, TrainConfig
+from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
+from modsync_jax.training._loop import Interrupted, NonFinite, solve
+from modsync_jax.training._measure import on_grid, versions
+from modsync_jax.training._solution import Solution, load
+
+__all__ = [
+    "ConfigError",
+    "Interrupted",
+    "NonFinite",
+    "RunError",
+    "Solution",
+    "TrainConfig",
+    "load",
+    "on_grid",
+    "read_config",
+    "read_metrics",
+    "read_result",
+    "solve",
+    "versions",
+]

@@ -1,0 +1,136 @@
+"""Everything that a run depends on, as one frozen dataclass.
+
+The command line is made of these fields: a field is a flag, its metadata the flag's help.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from modsync_jax import methods, networks, sampling
+from modsync_jax._names import unknown
+from modsync_jax.training import _optimizers
+
+_AUTO = ("auto", "yes", "no")
+
+
+class ConfigError(ValueError):
+    """A setting that can't be run; the message is one line and says what is allowed."""
+
+
+def _field(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    factory = {"default_factory": dict} if default == {} else {"default": default}
+    return dataclasses.field(**factory, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run; `help` of each field says what it is.
+
+    Raises:
+      ConfigError: on a value that is not allowed, in one line.
+    """
+
+    method: str = _field("modsync+dcgd", "how gradients become updates", tuple(methods.names()))
+    steps: int = _field(20_000, "optimisation steps")
+    seed: int = _field(0, "seed of all randomness: initialisation and points")
+
+    width: int = _field(128, "units of each hidden layer")
+    depth: int = _field(5, "number of hidden layers")
+    activation: str = _field("tanh", "activation function", tuple(networks.ACTIVATIONS))
+    standardize: str = _field(
+        "auto", "inputs of zero mean and unit variance ('auto': as the problem says)", _AUTO
+    )
+
+    objectives: str = _field(
+        "paper", "'paper': residual and boundary; 'each': every condition apart", ("paper", "each")
+    )
+    loss_weights: Mapping[str, float] = _field({}, "fixed weights by objective, boundary=10,...")
+    points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
+    sampler: str = _field("uniform", "how points are drawn", ("auto", *sampling.SAMPLERS))
+
+    optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
+    learning_rate: float = _field(1e-3, "peak learning rate of the weights")
+    schedule: str = _field("constant", "learning rate over steps", _optimizers.SCHEDULES)
+    decay_rate: float = _field(0.9, "factor of the exponential schedule per decay_steps")
+    decay_steps: int = _field(1_000, "steps per decay_rate")
+    warmup_steps: int = _field(0, "steps of linear warm-up from 0")
+    weight_decay: float = _field(0.0, "decoupled weight decay of adamw and muon")
+    polish_steps: int = _field(0, "L-BFGS iterations after the steps, masks frozen")
+    polish_points: int = _field(8, "points of the polish, as a multiple of those of a step")
+
+    threshold_optimizer: str = _field("adam", "optimiser of the thresholds", ("adam", "sgd"))
+    threshold_learning_rate: float = _field(1e-4, "learning rate of the thresholds")
+    sparsity_weight: float = _field(1e-4, "weight of the sparsity loss, lambda_s")
+    beta: float = _field(0.3, "temperature of the synchronisation; inf switches it off")
+    granularity: str = _field(
+        "layer", "distance of thresholds per layer or unit", ("layer", "unit")
+    )
+    shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
+    structural_gradient: bool = _field(True, "let gradients reach weights through the masks")
+    min_keep: float = _field(0.0, "a layer that keeps no more than this share stops pruning")
+
+    dtype: str = _field("float32", "floating-point type", ("float32", "float64"))
+    matmul_precision: str = _field(
+        "highest", "precision of matrix products on GPU and TPU", ("highest", "high", "default")
+    )
+    chunk: int = _field(100, "steps per call of the device; the host wakes in between")
+    eval_every: int = _field(500, "steps between rows of metrics.csv; a multiple of chunk")
+    checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                raise ConfigError(str(unknown(field.name, value, choices)))
+            if field.type is float and not (
+                isinstance(value, float | int) and not math.isnan(value)
+            ):
+                raise ConfigError(f"{field.name} is {value!r}; it must be a number")
+            if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ConfigError(f"{field.name} is {value!r}; it must be a whole number")
+        for low, names in {
+            1: "steps width depth decay_steps chunk eval_every checkpoint_every polish_points",
+            0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep",
+        }.items():
+            for name in names.split():
+                if getattr(self, name) < low:
+                    raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more")
+        for name in ["learning_rate", "threshold_learning_rate", "beta", "decay_rate"]:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.min_keep > 1:
+            raise ConfigError(f"min_keep is {self.min_keep}; it must be between 0 and 1")
+        if self.warmup_steps >= self.steps:
+            raise ConfigError(
+                f"warmup_steps is {self.warmup_steps}; it must be below steps={self.steps}"
+            )
+        for name, value in self.loss_weights.items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"loss_weights: {name} is {value}; it must be positive")
+        for every, of in (("eval_every", "chunk"), ("checkpoint_every", "eval_every")):
+            value, unit = getattr(self, every), getattr(self, of)
+            if value % unit:
+                near = max(round(value / unit), 1) * unit
+                raise ConfigError(
+                    f"{every} is {value}; it must be a multiple of {of}={unit}, for example {near}"
+                )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps and polishing iterations."""
+        return self.steps + self.polish_steps
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
+        """A configuration from keyword settings.
+
+        Raises:
+          ConfigError: also on a name that is no setting, with the nearest one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(str(unknown("setting", name, known)))
+        return cls(**settings)

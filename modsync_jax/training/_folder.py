@@ -1,0 +1,201 @@
+"""A run's folder: its files, written so that a kill at any moment leaves it usable."""
+
+import csv
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from modsync_jax.transform import ModSyncParams
+
+Row = dict[str, float]
+
+
+class RunError(Exception):
+    """A run that can't start or go on; the message is one line and says what to do."""
+
+
+class RunFolder:
+    """The files of one run: configuration, metrics, result, solution and checkpoints.
+
+    Args:
+      path: the folder; it is made if it does not exist.
+      config: what identifies the run; written to `config.json`, compared when resuming.
+      resume: whether to continue the run that the folder holds.
+
+    Raises:
+      RunError: when the folder holds a run and `resume` is False, holds none, or one of another
+        configuration, and `resume` is True, or can't be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = Path(path)
+        stored = read_config(self.path) if (self.path / "config.json").exists() else None
+        if resume and stored is None:
+            raise RunError(f"nothing to resume: {self.path} holds no run; leave out --resume")
+        if not resume and _taken(self.path):
+            raise RunError(
+                f"{self.path} exists and is not empty; choose another folder, or add --resume to "
+                "continue the run that it holds"
+            )
+        if stored is not None:
+            _check_same(self.path, stored, config)
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            if stored is None:
+                self.write("config.json", config)
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+            self._checkpoints = ocp.CheckpointManager(
+                (self.path / "checkpoints").absolute(), options=options
+            )
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint, if there is one."""
+        return self._checkpoints.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes a checkpoint; an unfinished one is never taken for one."""
+        if step != self.latest():
+            with self._writing():
+                self._checkpoints.save(step, args=ocp.args.StandardSave(state), force=True)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Reads the checkpoint of `step` into the structure, shapes and dtypes of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def append(self, row: Row) -> None:
+        """Adds a row to `metrics.csv`, on disk when this returns."""
+        path = self.path / "metrics.csv"
+        with self._writing(), path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rewind(self, step: int) -> list[Row]:
+        """Drops the rows of `metrics.csv` after `step`, and returns those that stay."""
+        header, *lines = _whole_lines(self.path) or [""]
+        kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+        self._replace("metrics.csv", "".join([header, *kept]).encode())
+        return read_metrics(self.path)
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file whole or not at all."""
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        self._replace(name, text.encode())
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes a `.npz` file whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        self._replace(name, buffer.getvalue())
+
+    def _replace(self, name: str, content: bytes) -> None:
+        partial = self.path / f".{name}.partial"
+        with self._writing():
+            partial.write_bytes(content)
+            partial.replace(self.path / name)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = _disk_trouble(error)
+            if reason is None:
+                raise
+            raise RunError(
+                f"can't write to {self.path}: {reason}; make room or choose another folder, then "
+                "resume from the last checkpoint with --resume"
+            ) from error
+
+
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """The `config.json` of a run's folder.
+
+    Raises:
+      RunError: when there is none, or it is no JSON.
+    """
+    return _read_json(Path(path), "config.json")
+
+
+def read_result(path: str | os.PathLike) -> dict[str, Any]:
+    """The `result.json` of a finished run.
+
+    Raises:
+      RunError: when there is none, or it is no JSON.
+    """
+    return _read_json(Path(path), "result.json")
+
+
+def read_best(path: str | os.PathLike) -> Any:
+    """The best parameters in the newest checkpoint of a run, as they were trained.
+
+    Raises:
+      RunError: when there is no checkpoint.
+    """
+    folder = (Path(path) / "checkpoints").absolute()
+    step = ocp.CheckpointManager(folder).latest_step() if folder.exists() else None
+    if step is None:
+        raise RunError(f"{path} holds no checkpoint yet; let the run come to its first one")
+    best = ocp.CheckpointManager(folder).restore(step, args=ocp.args.StandardRestore())[
+        "best_params"
+    ]
+    return ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
+
+
+def read_metrics(path: str | os.PathLike) -> list[Row]:
+    """The complete rows of a run's `metrics.csv`, numbers as floats; empty if there is none."""
+    rows = csv.DictReader(_whole_lines(path))
+    return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+def _whole_lines(path: str | os.PathLike) -> list[str]:
+    file = Path(path) / "metrics.csv"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [line for line in lines if line.endswith("\n")]  # a kill may have torn the last one
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((path / name).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{path} holds no {name}; name the folder of a run") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path / name} is not valid JSON ({error})") from None
+
+
+def _taken(path: Path) -> bool:
+    """Whether there is anything but the hidden leftovers of a run killed before it began."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not entry.name.startswith(".") for entry in path.iterdir())
+
+
+def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    current = json.loads(json.dumps(config))
+    differing = [key for key in current if stored.get(key) != current[key]]
+    if len(differing) > 1 and "network" in differing:
+        differing.remove("network")  # it follows from the settings
+    if differing:
+        what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
+        raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")
+
+
+def _disk_trouble(error: Exception) -> str | None:
+    """What the operating system says, found also in the messages of the checkpoint library."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+    return next((os.strerror(code) for code in codes if os.strerror(code) in str(error)), None)

@@ -1,0 +1,67 @@
+"""A trained network, and how to read one back from its run's folder."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from modsync_jax import networks, transform
+from modsync_jax.training import _folder
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """A trained network: call it with points.
+
+    Attributes:
+      network: the Flax module.
+      params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, masked already.
+      trained: the parameters as trained; `ModSyncParams` for a method with thresholds.
+      result: what `result.json` holds; empty for a run that is not finished.
+      metrics: the rows of `metrics.csv`.
+    """
+
+    network: nn.Module
+    params: PyTree
+    trained: PyTree
+    result: Mapping[str, Any]
+    metrics: list[_folder.Row]
+
+    def __call__(self, points: Array | np.ndarray) -> Array:
+        """The field's values `[N, m]` at points `[N, d]`."""
+        points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
+        if points.ndim != 2:
+            raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(lambda x: self.network.apply(self.params["network"], x))(points)  # type: ignore[return-value]
+
+
+def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
+    """Reads a run's best parameters so far; `load("runs/x")(points)` evaluates them.
+
+    Args:
+      run: the run's folder.
+      network: the module, when the run was given one of its own.
+
+    Raises:
+      RunError: when the folder holds no run, no checkpoint, or another network is needed.
+    """
+    config = _folder.read_config(run)
+    if network is None:
+        if config["network"] is None:
+            raise _folder.RunError(
+                f"{run} was trained with a network of its own; give load(run, network=)"
+            )
+        network = networks.MLP(**config["network"], param_dtype=jnp.dtype(config["dtype"]))
+    trained = _folder.read_best(run)
+    result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
+    return Solution(network, transform.export(trained), trained, result, _folder.read_metrics(run))

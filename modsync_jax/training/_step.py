@@ -1,0 +1,249 @@
+"""The pure functions of a run: initial state, a chunk of steps, an evaluation.
+
+Nothing here touches files, time or the terminal.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from modsync_jax import gradients, methods, sparsity
+from modsync_jax.calculus import Field
+from modsync_jax.problems import Problem
+from modsync_jax.training import _optimizers
+from modsync_jax.training._config import TrainConfig
+from modsync_jax.transform import (
+    ModSyncParams,
+    effective_weights,
+    export,
+    mask_objectives,
+    with_thresholds,
+)
+
+PyTree = Any
+_INIT, _TRAIN, _EVALUATE, _POLISH = range(4)  # the streams of random numbers of one run
+
+
+class TrainState(NamedTuple):
+    """Everything that a run carries from one step to the next.
+
+    Attributes:
+      key: raw data of the run's PRNG key.
+      step: completed steps, [] int32.
+      params: `{"network": ..., "unknowns": ...}`, or `ModSyncParams` of it.
+      opt_state: state of the method's transformation, or of L-BFGS while polishing.
+      best_params: the parameters of the lowest score so far.
+      best_score: validation error, or total loss without a reference, [].
+      best_step: the step of `best_params`, [] int32.
+      healthy: False once a loss or an update was not finite; the state is that before it, [] bool.
+      losses: the losses at the latest step, [K].
+    """
+
+    key: Array
+    step: Array
+    params: PyTree
+    opt_state: optax.OptState
+    best_params: PyTree
+    best_score: Array
+    best_step: Array
+    healthy: Array
+    losses: Array
+
+
+class Program(NamedTuple):
+    """The functions of a run.
+
+    Attributes:
+      init: `(seed) -> TrainState`.
+      advance: `(state, count) -> state` after `count` (static) steps of the method.
+      start_polish: `(state) -> state` with L-BFGS's state, masks folded into the weights.
+      polish: `(state, count) -> state` after `count` (static) iterations of L-BFGS.
+      evaluate: `(state, reference points and values) -> (state, row)`.
+      objectives: names of the K objectives in order.
+    """
+
+    init: Callable[[int], TrainState]
+    advance: Callable[[TrainState, int], TrainState]
+    start_polish: Callable[[TrainState], TrainState]
+    polish: Callable[[TrainState, int], TrainState]
+    evaluate: Callable[..., tuple[TrainState, dict[str, Array]]]
+    objectives: tuple[str, ...]
+
+
+def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
+    """Assembles the functions of a run of `network` on `problem`."""
+    dtype = jnp.dtype(config.dtype)
+    masked = methods.is_masked(config.method)
+    sampler = None if config.sampler == "auto" else config.sampler
+    counted = {**problem.points, **config.points}
+    sample = partial(problem.sample, points=config.points, sampler=sampler, dtype=dtype)
+
+    def field_of(params: PyTree) -> tuple[Field, PyTree]:
+        def u(x: Array) -> Any:
+            return network.apply(params["network"], x)
+
+        return Field(u, problem.coordinates), params["unknowns"]
+
+    plain = problem.objectives(field_of, config.objectives, config.loss_weights)
+    names = tuple(sorted(plain))
+    objectives: gradients.Objectives = plain
+    if masked:
+        objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
+    losses_and_grads = gradients.value_and_objective_grads(objectives)
+    tx = methods.build(
+        config.method,
+        _optimizers.weights_optimizer(config),
+        _optimizers.thresholds_optimizer(config),
+        **_modsync_settings(config) if masked else {},
+    )
+
+    def stream(state: TrainState, number: int) -> Array:
+        return jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
+
+    def init(seed: int) -> TrainState:
+        key = jax.random.key(seed)
+        point = jnp.zeros(len(problem.coordinates), dtype)
+        variables = network.init(jax.random.fold_in(key, _INIT), point)
+        unknowns = {name: jnp.asarray(v, dtype) for name, v in problem.unknowns.items()}
+        params: PyTree = {"network": variables, "unknowns": unknowns}
+        if masked:
+            params = with_thresholds(params, 1 if config.shared_threshold else len(names))
+        return TrainState(
+            key=jax.random.key_data(key),
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=tx.init(params),
+            best_params=jax.tree.map(jnp.copy, params),
+            best_score=jnp.array(jnp.inf, dtype),
+            best_step=jnp.zeros((), jnp.int32),
+            healthy=jnp.array(True),
+            losses=jnp.zeros(len(names), dtype),
+        )
+
+    def one_step(state: TrainState, _: None) -> tuple[TrainState, None]:
+        batch = sample(jax.random.fold_in(stream(state, _TRAIN), state.step))
+        losses, grads = losses_and_grads(state.params, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, losses=losses)
+        return _accept(state, losses, updates, opt_state), None
+
+    frozen = partial(effective_weights, structural_gradient=False)
+    lbfgs = optax.lbfgs(memory_size=20)
+
+    def start_polish(state: TrainState) -> TrainState:
+        # Pruned weights become zeros under zero thresholds: their masks, and so their gradients,
+        # stay zero, and every iterate of L-BFGS keeps them so.
+        params = state.params
+        if masked:
+            zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
+            params = ModSyncParams(export(params), zeros)
+        return state._replace(params=params, opt_state=lbfgs.init(_weights(params)))
+
+    def one_polish(state: TrainState, _: None) -> tuple[TrainState, None]:
+        counts = {name: config.polish_points * n for name, n in counted.items()}
+        batch = problem.sample(stream(state, _POLISH), counts, sampler, dtype)
+
+        def total(weights: PyTree) -> Array:
+            params = frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights
+            return jnp.stack([plain[name](params, batch) for name in names]).sum()
+
+        weights = _weights(state.params)
+        value, grad = optax.value_and_grad_from_state(total)(weights, state=state.opt_state)
+        updates, opt_state = lbfgs.update(
+            grad, state.opt_state, weights, value=value, grad=grad, value_fn=total
+        )
+        if masked:
+            updates = ModSyncParams(updates, jax.tree.map(jnp.zeros_like, state.params.thresholds))
+        return _accept(state, value * jnp.ones_like(state.losses), updates, opt_state), None
+
+    def evaluate(
+        state: TrainState, references: Mapping[str, tuple[Array, Array]]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        batch = sample(jax.random.fold_in(stream(state, _EVALUATE), state.step))
+        losses, grads = losses_and_grads(state.params, batch)
+        gramian = gradients.gramian(_weights(grads))
+        norms = jnp.sqrt(jnp.diagonal(gramian))
+        row = {"step": state.step, "loss": losses.sum()}
+        row |= {f"loss/{name}": losses[k] for k, name in enumerate(names)}
+        row |= {f"grad_norm/{name}": norms[k] for k, name in enumerate(names)}
+        for j, k in itertools.combinations(range(len(names)), 2):
+            row[f"cosine/{names[j]}~{names[k]}"] = gramian[j, k] / (norms[j] * norms[k])
+        if masked:
+            row |= _sparsity_row(state.params, names)
+        score = losses.sum()
+        if references:
+            u, _ = field_of(export(state.params))
+            for name, (points, values) in references.items():
+                error = jax.vmap(u)(points) - values
+                score = jnp.linalg.norm(error) / jnp.linalg.norm(values)
+                row[f"{name}/relative_l2"] = score
+                row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
+        better = score < state.best_score
+        best = (state.params, score.astype(dtype), state.step)
+        kept = (state.best_params, state.best_score, state.best_step)
+        params, score, step = jax.tree.map(lambda new, old: jnp.where(better, new, old), best, kept)
+        return state._replace(best_params=params, best_score=score, best_step=step), row
+
+    def scan(body: Callable, state: TrainState, count: int) -> TrainState:
+        return jax.lax.scan(body, state, None, length=count)[0]
+
+    return Program(
+        init=init,
+        advance=jax.jit(partial(scan, one_step), static_argnums=1, donate_argnums=0),
+        start_polish=jax.jit(start_polish),
+        polish=jax.jit(partial(scan, one_polish), static_argnums=1, donate_argnums=0),
+        evaluate=jax.jit(evaluate, donate_argnums=0),
+        objectives=names,
+    )
+
+
+def _accept(
+    state: TrainState, losses: Array, updates: PyTree, opt_state: optax.OptState
+) -> TrainState:
+    """The state after an update, or, when something is not finite, the state as it was."""
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(updates))
+    healthy = jnp.isfinite(losses).all() & jnp.isfinite(total)
+    new = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    old = (state.step, state.params, state.opt_state)
+    step, params, opt_state = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+    return state._replace(
+        step=step, params=params, opt_state=opt_state, losses=losses, healthy=healthy
+    )
+
+
+def _modsync_settings(config: TrainConfig) -> dict[str, Any]:
+    regularizer = partial(
+        sparsity.sparsity_loss,
+        beta=config.beta,
+        granularity=config.granularity,  # type: ignore[arg-type]
+    )
+
+    return {
+        "sparsity_weight": config.sparsity_weight,
+        "regularizer": regularizer,
+        "min_keep": config.min_keep,
+    }
+
+
+def _sparsity_row(params: ModSyncParams, names: tuple[str, ...]) -> dict[str, Array]:
+    overall, layers = sparsity.keep_ratio(*params)
+    row = {"keep": overall} | {f"keep/{_layer(name)}": share for name, share in layers.items()}
+    for path, threshold in jax.tree.leaves_with_path(params.thresholds):
+        owners = names if len(threshold) == len(names) else ("all",)
+        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
+            row[f"threshold/{owner}/{_layer(gradients.path_name(path))}"] = mean
+    return row
+
+
+def _layer(path: str) -> str:
+    return path.removeprefix("network/").removeprefix("params/")
+
+
+def _weights(params: PyTree) -> PyTree:
+    return params.weights if isinstance(params, ModSyncParams) else params

@@ -1,0 +1,117 @@
+"""The programs as a user meets them: help, mistakes, a small run, an evaluation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--steps=20", "--width=8", "--depth=1", "--points=residual=32", "--platform=cpu"]
+
+
+def program(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+
+
+MISTAKES = {
+    "--problem=burger": "unknown problem 'burger'; did you mean 'burgers'?",
+    "--method=modsnc+dcgd": "unknown method 'modsnc+dcgd'; did you mean 'modsync+dcgd'?",
+    "--widht=3": "Unknown command line flag 'widht'. Did you mean: width",
+    "--width=-3": "width is -3; it must be 1 or more",
+    "--width=abc": "--width=abc",
+    "--steps=0": "steps is 0; it must be 1 or more",
+    "--points=residual": "it must be name=number",
+    "--points=residal=3": "did you mean 'residual'?",
+    "--resume": "--resume needs --output_dir",
+    "--problem=nowhere.py:heat": "no Python file",
+    "--platform=gpx": "unknown platform 'gpx'",
+    "burgers": "unexpected argument 'burgers'",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
+    output = [] if mistake == "--resume" else [f"--output_dir={tmp_path / 'x'}"]
+    process = program("train", *SMALL, *output, mistake)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1 and MISTAKES[mistake] in lines[0]
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_names_every_setting_and_shows_examples():
+    process = program("train", "--help")
+    for text in ("python -m experiments.train --problem=burgers", "--method:", "--min_keep:",
+                 "modsync+dcgd", "--output_dir:", "--[no]resume", "--platform:"):  # fmt: skip
+        assert text in process.stdout, text
+
+
+def test_train_then_evaluate_then_train_again(tmp_path):
+    run = tmp_path / "run"
+    trained = program("train", "--problem=helmholtz2d", *SMALL, f"--output_dir={run}")
+    assert trained.returncode == 0, trained.stderr
+    first, *rows = trained.stderr.strip().splitlines()
+    for fact in ("helmholtz2d by modsync+dcgd", "1×8 tanh", "float32", "jax"):
+        assert fact in first
+    assert "step 20/20" in rows[-1] and "keep" in rows[-1] and "error" in rows[-1]
+    assert f"see {run}/report.html" in trained.stdout
+
+    evaluated = program("evaluate", f"--run={run}", "--grid=11,21")
+    assert evaluated.returncode == 0, evaluated.stderr
+    arrays = np.load(run / "evaluation.npz")
+    assert arrays["points"].shape == (231, 2) and arrays["prediction"].shape == (231, 1)
+    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "evaluation.pdf").read_bytes().startswith(b"%PDF")
+
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again = program("train", "--problem=helmholtz2d", *SMALL, f"--output_dir={run}")
+    assert again.returncode == 2 and "exists and is not empty" in again.stderr
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ([], "--run is missing"),
+        (["--run=nowhere"], "nowhere holds no config.json"),
+    ],
+)
+def test_mistakes_of_evaluate(arguments, hint):
+    process = program("evaluate", *arguments)
+    assert process.returncode == 2 and hint in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_a_warning(tmp_path):
+    process = program("train", *SMALL[:-1], "--platform=gpu", f"--output_dir={tmp_path / 'x'}")
+    assert process.returncode == 0
+    assert "warning: --platform=gpu was asked for, but JAX found only cpu" in process.stderr
+
+
+def test_a_user_s_own_problem_file_trains_and_resumes_from_elsewhere(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from modsync_jax.calculus import partials\n"
+        "from modsync_jax.problems import Problem, value\n"
+        "from modsync_jax.sampling import box\n"
+        "def residual(u, x):\n"
+        "    return {'pde': partials(u, x, 'xx')[0] - 1.0}\n"
+        "def mine():\n"
+        "    return Problem('mine', box(x=(0, 1)), residual, {'left': value('x=0', 0.0)},\n"
+        "                   {'residual': 8, 'left': 1})\n"
+    )
+    run = tmp_path / "run"
+    small = [flag for flag in SMALL if not flag.startswith("--points")]
+    process = program(
+        "train", f"--problem={tmp_path / 'mine.py'}:mine", *small, f"--output_dir={run}"
+    )
+    assert process.returncode == 0, process.stderr
+    assert "loss" in process.stdout
+    assert program("train", f"--output_dir={run}", "--resume").returncode == 0

@@ -1,0 +1,182 @@
+"""The `Problem` itself: terms, objectives, unknowns, and the checks at construction."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modsync_jax.calculus import Field, partials
+from modsync_jax.problems import Problem, data, value
+from modsync_jax.sampling import box
+
+
+def heat_residual(u, x, nu):
+    u_t, u_xx = partials(u, x, "t", "xx")
+    return {"pde": u_t - nu * u_xx}
+
+
+def mode(p):  # solves the heat equation with nu = 0.1
+    return jnp.exp(-0.1 * jnp.pi**2 * p[:1]) * jnp.sin(jnp.pi * p[1:])
+
+
+GRID = box(t=(0, 1), x=(0, 1)).grid((4, 5))
+
+# An inverse problem: nu is trained, from measurements.
+HEAT = Problem(
+    name="heat",
+    domain=box(t=(0, 1), x=(0, 1)),
+    residual=heat_residual,
+    conditions={
+        "initial": value("t=0", lambda x: jnp.sin(jnp.pi * x[1])),
+        "left": value("x=0", 0.0),
+        "right": value("x=1", 0.0),
+        "measured": data(GRID, np.asarray(jax.vmap(mode)(jnp.asarray(GRID)))),
+    },
+    points={"residual": 64, "initial": 8, "left": 9, "right": 10},
+    unknowns={"nu": 0.5},
+)
+
+
+def field_of(params):
+    scale = params["network"]
+    return Field(lambda p: scale * mode(p), ("t", "x")), params["unknowns"]
+
+
+def params(scale=1.0, nu=0.1):
+    return {"network": jnp.float32(scale), "unknowns": {"nu": jnp.float32(nu)}}
+
+
+def test_terms_are_the_residual_and_the_conditions():
+    assert HEAT.terms == ("residual", "initial", "left", "right", "measured")
+    assert HEAT.coordinates == ("t", "x")
+    assert sorted(HEAT.sample(jax.random.key(0))) == sorted(HEAT.terms)
+
+
+def test_a_problem_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HEAT.name = "other"
+
+
+def test_paper_grouping_sums_the_mean_squares_of_all_conditions():
+    batch = HEAT.sample(jax.random.key(0))
+    each = HEAT.objectives(field_of, grouping="each")
+    paper = HEAT.objectives(field_of)
+    assert sorted(each) == sorted(HEAT.terms)
+    assert sorted(paper) == ["boundary", "residual"]
+    p = params(scale=1.7, nu=0.3)
+    initial = np.asarray(batch["initial"], np.float64)[:, 1]
+    # 1e-5: float32 means of a few numbers against float64 ones.
+    np.testing.assert_allclose(
+        each["initial"](p, batch), np.mean((0.7 * np.sin(np.pi * initial)) ** 2), rtol=1e-5
+    )
+    conditions = sum(each[name](p, batch) for name in HEAT.conditions)
+    np.testing.assert_allclose(paper["boundary"](p, batch), conditions, rtol=1e-6)
+    np.testing.assert_array_equal(paper["residual"](p, batch), each["residual"](p, batch))
+
+
+def test_objectives_vanish_at_the_solution_only_with_the_true_unknown():
+    batch = HEAT.sample(jax.random.key(0))
+    objectives = HEAT.objectives(field_of)
+    for objective in objectives.values():
+        assert objective(params(), batch) < 1e-9  # float32 roundings, squared
+    grads = jax.grad(objectives["residual"])(params(nu=0.5), batch)
+    # u_t - ν u_xx = (ν - 0.1) π² u, so d/dν of its mean square is 2 · 0.4 · π⁴ mean(u²).
+    u = np.asarray(jax.vmap(mode)(batch["residual"]), np.float64)
+    np.testing.assert_allclose(grads["unknowns"]["nu"], 0.8 * np.pi**4 * np.mean(u**2), rtol=1e-4)
+
+
+def test_an_objective_needs_only_its_own_points():
+    batch = HEAT.sample(jax.random.key(0))
+    for name, objective in HEAT.objectives(field_of, grouping="each").items():
+        assert objective(params(), {name: batch[name]}).shape == ()
+
+
+def test_weights_are_factors_of_objectives():
+    batch = HEAT.sample(jax.random.key(0))
+    p = params(scale=2.0)
+    plain = HEAT.objectives(field_of)
+    weighted = HEAT.objectives(field_of, weights={"boundary": 10.0})
+    np.testing.assert_allclose(
+        weighted["boundary"](p, batch), 10 * plain["boundary"](p, batch), rtol=1e-6
+    )
+    np.testing.assert_array_equal(weighted["residual"](p, batch), plain["residual"](p, batch))
+
+
+def test_sampling_and_objectives_run_inside_scan_and_vmap():
+    objectives = HEAT.objectives(field_of)
+
+    def step(carry, key):
+        return carry, objectives["residual"](carry, HEAT.sample(key))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    _, losses = jax.jit(lambda p: jax.lax.scan(step, p, keys))(params(nu=0.3))
+    singly = [objectives["residual"](params(nu=0.3), HEAT.sample(key)) for key in keys]
+    np.testing.assert_allclose(losses, singly, rtol=1e-5)  # float32 sums in another order
+    many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params(nu=v) for v in (0.1, 0.3)])
+    values = jax.vmap(lambda p: objectives["residual"](p, HEAT.sample(keys[0])))(many)
+    np.testing.assert_allclose(values[1], losses[0], rtol=1e-5)
+
+
+def test_points_sampler_and_dtype_can_be_replaced(x64):
+    batch = HEAT.sample(jax.random.key(0), {"left": 3}, "latin-hypercube", jnp.float64)
+    assert batch["left"].shape == (3, 2)
+    assert batch["right"].shape == (10, 2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(batch)} == {jnp.dtype(jnp.float64)}
+    strata = np.sort(np.floor(np.asarray(batch["residual"]) * 64), axis=0)
+    np.testing.assert_array_equal(strata, np.arange(64)[:, None] * np.ones(2))
+
+
+def test_terms_draw_independent_points():
+    batch = HEAT.sample(jax.random.key(0), {"left": 9, "right": 9})
+    assert not np.array_equal(batch["left"][:, 0], batch["right"][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"points": {"residual": 4, "lefty": 3}},
+            r"unknown term in points 'lefty'; did you mean 'left'",
+        ),
+        ({"points": {"residual": 0}}, r"points of 'residual' must be at least 1, got 0"),
+        ({"points": {"left": 4}}, r"points must say how many points 'residual' draws"),
+        ({"sampler": "unifrom"}, r"unknown sampler 'unifrom'; did you mean 'uniform'"),
+        ({"outputs": ()}, r"outputs must be distinct names"),
+        ({"conditions": {"residual": value("x=0", 0.0)}}, r"cannot be called 'residual'"),
+        (
+            {"residual": lambda u, x, nu: {"pde": x}},
+            r"heat, residual: 'pde' of the residual must be one number.*has shape \(2,\)",
+        ),
+        (
+            {"residual": lambda u, x, nu: {"pde": u(x)[:, None]}},
+            r"must be one number at a point.*has shape \(1, 1\)",
+        ),
+        ({"residual": lambda u, x, nu: u(x)}, r"residual must return named values"),
+        (
+            {"reference": lambda points: points[:, 0]},
+            r"heat: reference must return \[N, m\].*returned \(2,\); add an axis",
+        ),
+        ({"reference": lambda points: points}, r"here \(2, 1\), but returned \(2, 2\)"),
+    ],
+)
+def test_a_problem_that_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(HEAT, **changes)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown term 'inital'; did you mean 'initial'"):
+        HEAT.term("inital")
+    with pytest.raises(ValueError, match=r"unknown grouping 'all'.*known: each, paper"):
+        HEAT.objectives(field_of, grouping="all")
+    with pytest.raises(ValueError, match=r"unknown objective in weights 'boundry'"):
+        HEAT.objectives(field_of, weights={"boundry": 1.0})
+    with pytest.raises(ValueError, match=r"unknown term in points 'boundary'"):
+        HEAT.sample(jax.random.key(0), {"boundary": 3})
+
+
+def test_a_problem_without_conditions_has_one_objective():
+    free = dataclasses.replace(HEAT, conditions={}, points={"residual": 4})
+    assert list(free.objectives(field_of)) == ["residual"]

@@ -1,0 +1,100 @@
+"""README and docs are true: Python blocks run, the diff applies, commands run, links hold."""
+
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, language):
+    return [text for kind, text in FENCE.findall(page.read_text()) if kind == language]
+
+
+def faster(code):
+    """Fewer steps: what is tested is that the text works, not how accurate it is."""
+    return re.sub(r"steps=\d[\d_]*", "steps=20", code)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(faster(code), f"{page.name}, block {number}", "exec"), scope)
+
+
+def test_the_reader_s_own_pde_takes_at_most_25_lines():
+    code = blocks(ROOT / "docs" / "your_pde.md", "python")[0]
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 25
+    assert "reference" not in code and "solve(" in code
+
+
+def test_the_readme_s_diff_turns_a_working_step_into_a_working_step():
+    (diff,) = blocks(ROOT / "README.md", "diff")
+    lines = diff.splitlines()
+    assert sum(line[0] == "+" for line in lines) <= 5
+
+    def loss(p, x):
+        return jnp.mean((x @ p - 1.0) ** 2)
+
+    results = []
+    for dropped in "+-":
+        code = [line[1:] for line in lines if line[0] != dropped]
+        scope = {
+            "jax": jax, "optax": optax, "x": jnp.eye(3), "params": jnp.ones((3, 2)),
+            "residual_loss": loss, "boundary_loss": lambda p, x: jnp.sum(p**2),
+        }  # fmt: skip
+        at = next(i for i, line in enumerate(code) if line.startswith("tx = "))
+        code.insert(at + 1, "state = tx.init(params)")
+        exec("\n".join(code), scope)
+        results.append(scope["params"])
+    assert results[0].shape == results[1].shape == (3, 2)
+
+
+def commands():
+    for page in PAGES:
+        for text in itertools.chain(blocks(page, "console"), blocks(page, "bash")):
+            for line in text.splitlines():
+                yield page, line.partition("#")[0].strip()
+
+
+def test_commands_of_the_docs_run(tmp_path):
+    """Programs run as written but for their size and folders; the others exist."""
+    (tmp_path / "my_problem.py").write_text(
+        blocks(ROOT / "docs" / "your_pde.md", "python")[0].rpartition("\nu = ")[0]
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    for _, command in commands():
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            continue
+        assert words[:2] == ["python", "-m"], command
+        small = []
+        if words[2] == "experiments.train" and "--resume" not in words:
+            small = ["--steps=20", "--width=8", "--depth=1"]
+        process = subprocess.run(
+            [sys.executable, *words[1:], *small],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert process.returncode == 0, (command, process.stderr)
+
+
+def test_links_between_pages_hold():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)

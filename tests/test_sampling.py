@@ -1,0 +1,142 @@
+"""Samplers and boxes: on the device, exact where they claim it, the same under `jit`."""
+
+import decimal
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modsync_jax import sampling
+from modsync_jax.sampling import box
+
+BOX = box(t=(0, 2), x=(-1, 3), y=(-math.pi, math.pi))
+
+
+@pytest.mark.parametrize("dims", [0, 1, 3])
+@pytest.mark.parametrize("name", sorted(sampling.SAMPLERS))
+def test_samplers_fill_the_unit_cube(name, dims):
+    sampler = sampling.get(name)
+    draw = jax.jit(sampler, static_argnums=(1, 2, 3))
+    points = draw(jax.random.key(0), 500, dims, jnp.float32)
+    assert points.shape == (500, dims)
+    assert points.dtype == jnp.float32
+    assert np.all((points >= 0) & (points <= 1))
+    if dims:
+        # Standard deviation of a uniform mean over 500 points: 0.013; four of that.
+        np.testing.assert_allclose(np.mean(points, axis=0), 0.5, atol=0.052)
+        assert not np.array_equal(points, draw(jax.random.key(1), 500, dims, jnp.float32))
+
+
+def test_latin_hypercube_has_one_point_in_every_interval_of_every_axis(x64):
+    points = sampling.latin_hypercube(jax.random.key(3), 1000, 4, jnp.float64)
+    strata = np.sort(np.floor(np.asarray(points) * 1000), axis=0)
+    np.testing.assert_array_equal(strata, np.arange(1000)[:, None] * np.ones(4))
+    # Axes are shuffled independently: correlations scatter by 1/√1000; five of that.
+    correlation = np.corrcoef(points.T) - np.eye(4)
+    assert np.max(np.abs(correlation)) < 0.16
+
+
+@pytest.mark.parametrize("dims", [1, 2, 5])
+def test_low_discrepancy_is_exact_integer_arithmetic_for_a_million_points(x64, dims):
+    points = sampling.low_discrepancy(jax.random.key(0), 1_000_001, dims, jnp.float64)
+    with decimal.localcontext(prec=60):
+        low, high = decimal.Decimal(1), decimal.Decimal(2)
+        while high - low > decimal.Decimal("1e-50"):  # bisection for φ^(dims + 1) = φ + 1
+            middle = (low + high) / 2
+            low, high = (middle, high) if middle ** (dims + 1) < middle + 1 else (low, middle)
+        steps = [round(low**-axis * 2**32) for axis in range(1, dims + 1)]
+    first = [int(value * 2**32) for value in points[0]]
+    for n in (1, 2, 999_999, 1_000_000):
+        expected = [
+            (shift + n * step) % 2**32 / 2**32 for shift, step in zip(first, steps, strict=True)
+        ]
+        assert points[n].tolist() == expected
+
+
+def test_low_discrepancy_in_float32_is_the_float64_sequence_cut_off(x64):
+    double = np.asarray(sampling.low_discrepancy(jax.random.key(0), 10_000, 2, jnp.float64))
+    single = np.asarray(sampling.low_discrepancy(jax.random.key(0), 10_000, 2, jnp.float32))
+    np.testing.assert_array_equal(single, np.floor(double * 2**24) / 2**24)
+
+
+def test_low_discrepancy_is_more_even_than_chance():
+    points = np.asarray(sampling.low_discrepancy(jax.random.key(0), 1024, 2, jnp.float32))
+    counts = np.histogram2d(*points.T, bins=8, range=[[0, 1], [0, 1]])[0]
+    assert np.std(counts) < 2  # a uniform sample has √16 = 4
+
+
+def test_unknown_sampler_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown sampler 'latin'.*known: latin-hypercube"):
+        sampling.get("latin")
+
+
+def test_box_knows_its_moments():
+    points = np.asarray(BOX.sample(jax.random.key(0), 100_000))
+    # 100,000 points: means scatter by 0.6% of a width of at most 2π, deviations less; five of that.
+    np.testing.assert_allclose(points.mean(axis=0), BOX.mean, atol=0.03)
+    np.testing.assert_allclose(points.std(axis=0), BOX.std, atol=0.03)
+    assert BOX.coordinates == ("t", "x", "y")
+    assert BOX.std == pytest.approx([2 / 12**0.5, 4 / 12**0.5, 2 * math.pi / 12**0.5])
+
+
+@pytest.mark.parametrize("name", BOX.faces)
+def test_faces_hold_their_points_exactly_and_point_outward(name):
+    face = BOX.face(name)
+    points = face.sample(jax.random.key(0), 64, sampling.latin_hypercube)
+    assert points.shape == (64, 3)
+    assert np.all(points[:, face.axis] == np.float32(face.bound))
+    others = np.delete(points, face.axis, axis=1)
+    lower, upper = np.delete(BOX.lower, face.axis), np.delete(BOX.upper, face.axis)
+    # 64 Latin hypercube points leave at most two intervals of 1/64 free at an end.
+    np.testing.assert_allclose(others.min(axis=0), lower, atol=2 / 64 * (upper - lower).max())
+    np.testing.assert_allclose(others.max(axis=0), upper, atol=2 / 64 * (upper - lower).max())
+    normal = np.asarray(face.normal(points[0]))
+    assert np.linalg.norm(normal) == 1
+    outside = np.asarray(points[0]) + 0.01 * normal
+    assert np.any((outside < BOX.lower) | (outside > BOX.upper))
+    assert face.opposite.opposite == face
+    across = face.opposite.project(points)
+    assert np.all(across[:, face.axis] == np.float32(face.opposite.bound))
+    np.testing.assert_array_equal(np.delete(across, face.axis, axis=1), others)
+
+
+def test_faces_are_found_by_rounded_numbers_and_spaces():
+    assert BOX.face("y = 3.14159") == BOX.face(BOX.faces[-1])
+    assert BOX.face("x=-1.0").side == -1
+    assert box(x=(1e6, 1e6 + 1)).face("x=1000001").side == 1
+
+
+@pytest.mark.parametrize("name", ["x=0", "z=0", "x", "x=left", ""])
+def test_a_face_that_does_not_exist_lists_those_that_do(name):
+    with pytest.raises(ValueError, match=r"unknown face .*known: t=0, t=2, x=-1, x=3, y=-3.14159"):
+        BOX.face(name)
+
+
+def test_a_face_of_an_interval_is_a_point():
+    points = box(x=(-1, 1)).face("x=1").sample(jax.random.key(0), 3)
+    np.testing.assert_array_equal(points, np.ones((3, 1)))
+
+
+def test_grid_is_regular_with_its_boundary():
+    grid = box(t=(0, 1), x=(-1, 1)).grid((2, 3))
+    assert grid.dtype == np.float64
+    np.testing.assert_array_equal(grid, [[0, -1], [0, 0], [0, 1], [1, -1], [1, 0], [1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: box(), "coordinates must be distinct single letters"),
+        (lambda: box(time=(0, 1)), "coordinates must be distinct single letters"),
+        (lambda: box(t=(1, 0)), r"bounds of t must be finite and increasing, got \(1.0, 0.0\)"),
+        (lambda: box(t=(0, math.inf)), "bounds of t must be finite"),
+        (lambda: box(t=1), "bounds of t must be two numbers, lower and upper, got 1"),
+        (lambda: box(t=(0, 1)).grid((1,)), "a count of at least 2 for each of t"),
+        (lambda: box(t=(0, 1)).grid((3, 3)), "a count of at least 2 for each of t"),
+    ],
+)
+def test_bad_boxes_and_grids_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

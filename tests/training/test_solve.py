@@ -1,0 +1,238 @@
+"""Training end to end, in this process, on problems small enough to be solved for real."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import modsync_jax
+from modsync_jax import training
+from modsync_jax.calculus import partials
+from modsync_jax.problems import Problem, data, value
+from modsync_jax.sampling import box
+from modsync_jax.training import ConfigError, NonFinite, RunError
+
+TINY = {"width": 8, "depth": 1, "chunk": 5, "eval_every": 10, "checkpoint_every": 20}
+
+
+def poisson(**changes):
+    """u'' = -sin x on [0, 3], solved by sin x."""
+
+    def residual(u, x):
+        (u_xx,) = partials(u, x, "xx")
+        return {"pde": u_xx + jnp.sin(x[0])}
+
+    conditions = {"left": value("x=0", 0.0), "right": value("x=3", jnp.sin(3.0))}
+    defaults = {
+        "name": "poisson",
+        "domain": box(x=(0, 3)),
+        "residual": residual,
+        "conditions": conditions,
+        "points": {"residual": 32, "left": 1, "right": 1},
+        "reference": np.sin,
+    }
+    return Problem(**{**defaults, **changes})
+
+
+def flat(params):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+
+@pytest.mark.parametrize("method", ["adam", "dcgd", "modsync+config"])
+def test_methods_solve_a_poisson_equation(method):
+    solution = modsync_jax.solve(
+        poisson(), method, width=16, depth=2, steps=1000, learning_rate=5e-3, schedule="cosine",
+        polish_steps=100, eval_every=100, progress=False,
+    )  # fmt: skip
+    # A small network with 1100 steps reaches 1e-3 and less; 1e-2 leaves room for other platforms.
+    assert solution.result["errors"]["relative_l2"]["selected"] < 1e-2
+    x = np.linspace(0, 3, 50)[:, None]
+    assert np.linalg.norm(solution(x) - np.sin(x)) / np.linalg.norm(np.sin(x)) < 1e-2
+
+
+def test_a_run_is_a_folder_that_agrees_with_what_solve_returned(tmp_path):
+    run = tmp_path / "run"
+    solution = modsync_jax.solve(poisson(), steps=45, output_dir=run, progress=False, **TINY)
+    result = json.loads((run / "result.json").read_text())
+    assert result == solution.result
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [0, 10, 20, 30, 40, 45]
+    for name in ("loss/boundary", "grad_norm/residual", "cosine/boundary~residual", "keep",
+                 "keep/Dense_0/kernel", "threshold/boundary/Dense_1/kernel"):  # fmt: skip
+        assert all(np.isfinite(float(row[name])) for row in rows), name
+    errors = [float(row["test/relative_l2"]) for row in rows]
+    scores = [float(row["validation/relative_l2"]) for row in rows]
+    selected = int(np.argmin(scores))
+    assert result["selected_step"] == int(rows[selected]["step"])
+    assert result["errors"]["relative_l2"] == {
+        "selected": errors[selected],
+        "smallest": min(errors),
+        "final": errors[-1],
+        "median_of_last_ten": np.median(errors),
+    }
+    assert (run / "report.html").stat().st_size > 10_000
+    x = np.linspace(0, 3, 7)[:, None]
+    loaded = modsync_jax.load(run)
+    np.testing.assert_array_equal(loaded(x), solution(x))
+    np.testing.assert_array_equal(flat(loaded.trained), flat(solution.trained))
+    grid = np.load(run / "solution.npz")
+    np.testing.assert_allclose(grid["prediction"], solution(grid["points"]), rtol=1e-6)
+
+
+def test_the_selected_network_has_the_error_that_the_result_states():
+    solution = modsync_jax.solve(poisson(), steps=45, progress=False, **TINY)
+    arrays = training.on_grid(poisson(), solution)
+    off = np.linalg.norm(arrays["prediction"] - arrays["reference"])
+    stated = solution.result["errors"]["relative_l2"]["selected"]
+    # one float32 evaluation against another of the same values
+    assert off / np.linalg.norm(arrays["reference"]) == pytest.approx(stated, rel=1e-4)
+
+
+def test_without_a_reference_the_lowest_total_loss_is_selected():
+    solution = modsync_jax.solve(poisson(reference=None), steps=45, progress=False, **TINY)
+    losses = [row["loss"] for row in solution.metrics]
+    assert solution.result["errors"] is None
+    assert solution.result["selected_step"] == solution.metrics[int(np.argmin(losses))]["step"]
+
+
+def test_every_condition_can_be_an_objective_of_its_own():
+    solution = modsync_jax.solve(
+        poisson(), "modsync+config", objectives="each", steps=10, progress=False, **TINY
+    )
+    names = [n.removeprefix("loss/") for n in solution.metrics[0] if n.startswith("loss/")]
+    assert names == ["left", "residual", "right"]
+    thresholds = jax.tree.leaves(solution.trained.thresholds)
+    assert all(threshold.shape[0] == 3 for threshold in thresholds)
+
+
+def test_one_threshold_can_be_shared():
+    solution = modsync_jax.solve(poisson(), shared_threshold=True, steps=10, progress=False, **TINY)
+    assert all(len(t) == 1 for t in jax.tree.leaves(solution.trained.thresholds))
+    assert "threshold/all/Dense_0/kernel" in solution.metrics[-1]
+
+
+def test_an_unknown_coefficient_is_found_from_data():
+    """u'' + c u = 0 with c = 1 from measurements of sin x."""
+
+    def residual(u, x, c):
+        u_0, u_xx = partials(u, x, "", "xx")
+        return {"pde": u_xx + c * u_0}
+
+    x = np.linspace(0, 3, 30)[:, None]
+    problem = Problem(
+        name="inverse", domain=box(x=(0, 3)), residual=residual, unknowns={"c": 0.2},
+        conditions={"measured": data(x, np.sin(x))}, points={"residual": 32},
+    )  # fmt: skip
+    solution = modsync_jax.solve(
+        problem, "dcgd", width=16, depth=2, steps=1500, learning_rate=1e-2, schedule="cosine",
+        polish_steps=50, eval_every=500, progress=False,
+    )  # fmt: skip
+    # The data are exact; 2% is what 1500 steps of a small network leave room for.
+    assert solution.result["unknowns"]["c"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
+    settings = {**TINY, "steps": 60, "threshold_learning_rate": 3e-3, "sparsity_weight": 1e-2}
+    rough = modsync_jax.solve(poisson(), progress=False, **settings)
+    polished = modsync_jax.solve(poisson(), polish_steps=40, progress=False, **settings)
+    rows = {row["step"]: row for row in polished.metrics}
+    assert rows[60] == rough.metrics[-1]
+    assert 0 < rows[60]["keep"] < 1, "the test needs some, not all, weights pruned"
+    assert rows[100]["keep"] <= rows[60]["keep"]
+    assert rows[100]["loss"] < 0.5 * rows[60]["loss"]
+
+
+def test_a_network_of_the_user_s_own(tmp_path):
+    class Wide(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(jnp.sin(nn.Dense(12)(x)))
+
+    run = tmp_path / "run"
+    settings = {k: v for k, v in TINY.items() if k not in ("width", "depth")}
+    solution = modsync_jax.solve(
+        poisson(), network=Wide(), steps=10, output_dir=run, progress=False, **settings
+    )
+    x = np.zeros((2, 1))
+    np.testing.assert_array_equal(modsync_jax.load(run, network=Wide())(x), solution(x))
+    with pytest.raises(RunError, match="network of its own"):
+        modsync_jax.load(run)
+
+
+def test_float64_runs_in_float64(x64):
+    solution = modsync_jax.solve(poisson(), dtype="float64", steps=10, progress=False, **TINY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(solution.trained)} == {np.dtype("float64")}
+
+
+def test_float64_without_64_bit_types_says_what_to_do():
+    with pytest.raises(ConfigError, match="jax_enable_x64"):
+        modsync_jax.solve(poisson(), dtype="float64", steps=10, progress=False, **TINY)
+
+
+def test_seeds_differ_and_repeat():
+    def run(seed):
+        return flat(
+            modsync_jax.solve(poisson(), steps=10, seed=seed, progress=False, **TINY).trained
+        )
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert np.abs(run(0) - run(1)).max() > 1e-3
+
+
+def test_fixed_loss_weights_scale_their_objective():
+    def first(**weights):
+        return modsync_jax.solve(
+            poisson(), "adam", loss_weights=weights, steps=5, progress=False, **TINY
+        ).metrics[0]
+
+    plain, weighted = first(), first(boundary=10.0)
+    assert weighted["loss/boundary"] == pytest.approx(10 * plain["loss/boundary"], rel=1e-6)
+    assert weighted["loss/residual"] == plain["loss/residual"]
+
+
+def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
+    def residual(u, x, c):
+        return {"pde": u(x) + jnp.log(c) + 5.0}  # the first step of plain descent makes c negative
+
+    run = tmp_path / "run"
+    problem = poisson(residual=residual, unknowns={"c": 1.0})
+    settings = {**TINY, "optimizer": "sgd", "learning_rate": 1.0}
+    with pytest.raises(NonFinite, match="step 1: loss 'residual' is nan; the last good state is"):
+        modsync_jax.solve(problem, "adam", steps=50, output_dir=run, progress=False, **settings)
+    saved = modsync_jax.load(run)
+    assert np.isfinite(flat(saved.trained)).all()
+
+
+def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
+    def residual(u, x):
+        return {"pde": jnp.sqrt(jnp.abs(0.0 * u(x)))}  # 0, with the derivative 0 · inf
+
+    with pytest.raises(NonFinite, match="step 0: all losses are finite, but the update is not"):
+        modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
+
+
+def test_mistakes_leave_everything_as_it_was(tmp_path):
+    run = tmp_path / "run"
+    modsync_jax.solve(poisson(), steps=10, output_dir=run, progress=False, **TINY)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def fails(error, match, **arguments):
+        with pytest.raises(error, match=match) as info:
+            modsync_jax.solve(**{"problem": poisson(), "output_dir": run, **TINY, **arguments})
+        assert "\n" not in str(info.value)
+
+    fails(RunError, "exists and is not empty", steps=10)
+    fails(RunError, r"another configuration: steps=10 \(not 20\)", steps=20, resume=True)
+    fails(RunError, "holds no run", output_dir=tmp_path / "none", resume=True)
+    fails(RunError, "Not a directory", output_dir=run / "config.json" / "x")
+    fails(ConfigError, "did you mean 'burgers'", problem="burger")
+    fails(ConfigError, "did you mean 'residual'", points={"residal": 3})
+    fails(ConfigError, "did you mean 'boundary'", loss_weights={"boundry": 3.0})
+    with pytest.raises(RunError, match=r"holds no config\.json"):
+        modsync_jax.load(tmp_path)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert not (tmp_path / "none").exists()
