@@ -13,8 +13,9 @@ def config_weights(gramian: Array) -> Array:
     With unit gradients u_k, cosine matrix C and norms n_k, the direction is d = sum_k a_k u_k,
     a = C⁺ 1 (the least-squares direction of equal cosine to all gradients), and the update
     (sum_k <g_k, d̂>) d̂. Zero gradients count as zero rows; d = 0 gives zero. Eigenvalues of C below
-    8 K eps are cut off. When gradients are dependent, no direction of equal cosines may exist; the
-    least-squares one may then conflict with some of K > 2 gradients.
+    8 K eps are cut off, and so are components of 1 along its eigenvectors. When gradients are
+    dependent, no direction of equal cosines may exist; the least-squares one may then conflict with
+    some of K > 2 gradients.
 
     For K = 2 the update is that of `dcgd_weights`, in closed form.
 
@@ -32,8 +33,9 @@ def config_weights(gramian: Array) -> Array:
         return _dcgd.dcgd_weights(gramian)
     c, n = _base.cosines(gramian)
     values, vectors = jnp.linalg.eigh(c)
-    kept = values > _base.cutoff(c)
     ones = vectors.sum(0)  # the vector of ones in the eigenbasis
+    # A component of ones that is rounding alone must not set the direction: d would be noise.
+    kept = (values > _base.cutoff(c)) & (jnp.abs(ones) > _base.cutoff(c))
     a = vectors @ jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
     reached = vectors @ jnp.where(kept, ones, 0.0)  # C a = <u_k, d>
     squared = jnp.where(kept, ones**2 / jnp.where(kept, values, 1.0), 0.0).sum()  # ||d||^2

@@ -9,8 +9,8 @@ from jax import Array
 
 PyTree = Any
 
-# Past this exponent R_w goes on linearly. exp(4) = 55 keeps the pull strong, and the squares of its
-# gradient, which Adam accumulates, far from overflow however far apart the thresholds are.
+# Past this exponent R_w and R_s go on linearly. exp(4) = 55 keeps the pull strong, and the squares
+# of their gradient, which Adam accumulates, far from overflow however far apart thresholds are.
 _MAX_EXPONENT = 4.0
 
 
@@ -24,7 +24,7 @@ def sparsity_loss(
 
     `R_s(t) = exp(-t)`, summed over units, raises thresholds; `R_w = exp(|t_j - t_k|^2 / beta)`,
     with the mean over pairs of objectives, weighs connections by how much objectives disagree on
-    them. Beyond an exponent of 4, R_w is continued linearly.
+    them. Beyond an exponent of 4, which for R_s is a threshold below -4, both continue linearly.
 
     Args:
       thresholds: leaves `[K, 1, ..., out, ..., 1]`, as `init_thresholds` returns them.
@@ -51,7 +51,7 @@ def sparsity_loss(
         distance = squared / max(len(pairs), 1)
         if granularity == "layer":
             distance = distance.sum()
-        return jnp.sum(_guarded_exp(distance / beta) * jnp.exp(-rows).sum(0))
+        return jnp.sum(_guarded_exp(distance / beta) * _guarded_exp(-rows).sum(0))
 
     return sum(map(layer, jax.tree.leaves(thresholds)), jnp.zeros(()))
 

@@ -1,0 +1,64 @@
+"""What is said of DCGD alone; the battery holds the rest."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modsync_jax import aggregators
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("angle", [0.0, 0.5, 2.0, np.pi - 1e-3, np.pi - 1e-6, np.pi])
+def test_center_of_two_is_half_the_sum_of_norms_along_the_bisector_at_every_angle(
+    x64, angle, dtype
+):
+    """The closed form for K = 2: no division by a small number, so no condition in the bound."""
+    g = jnp.array([[2.0, 0.0, 0.0], [5.0 * np.cos(angle), 5.0 * np.sin(angle), 0.0]], dtype)
+    exact = np.asarray(g, np.float64)
+    n = np.linalg.norm(exact, axis=1)
+    expected = 0.5 * n.sum() * (exact[0] / n[0] + exact[1] / n[1])
+    for tx in (aggregators.dcgd(), aggregators.config()):
+        update, _ = tx.update(g, tx.init(g[0]), g[0])
+        # A norm, a quotient, a product and a sum, each rounded to eps of the largest norm.
+        error = np.linalg.norm(np.asarray(update, np.float64) - expected)
+        assert error <= 8 * float(jnp.finfo(dtype).eps) * n.max()
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        # g_r = (1, 0), g_b = (-4, 2): the sum (-3, 2) conflicts with g_r alone. The face of g_r is
+        # g_b - <g_r, g_b> / |g_r|^2 g_r = (0, 2); that of g_b is g_r + 4/20 g_b = (1/5, 2/5).
+        ("proj", [0.0, 2.0]),
+        ("avg", [0.1, 1.2]),
+        # u_r + u_b = (1 - 2/s, 1/s) with s = sqrt(5) = |g_b| / 2, times (1 + 2 s) / 2.
+        ("center", np.array([1 - 2 / 5**0.5, 1 / 5**0.5]) * (1 + 2 * 5**0.5) / 2),
+    ],
+)
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_worked_example(variant, expected, order):
+    g = jnp.array([[1.0, 0.0], [-4.0, 2.0]])[jnp.array(order)]
+    tx = aggregators.dcgd(variant)
+    update, _ = tx.update(g, tx.init(g[0]), g[0])
+    np.testing.assert_allclose(update, expected, atol=5e-6)  # float32, norms up to 5
+
+
+@pytest.mark.parametrize("variant", ["avg", "proj"])
+def test_variants_for_pairs_refuse_three_objectives(variant):
+    tx = aggregators.dcgd(variant)
+    with pytest.raises(ValueError, match=f"{variant}.*two objectives, not 3"):
+        tx.update(jnp.ones((3, 4)), tx.init(jnp.ones(4)), jnp.ones(4))
+
+
+def test_unknown_variant_is_an_error_when_built():
+    with pytest.raises(ValueError, match=r"unknown variant 'centre'.*'center', 'avg' or 'proj'"):
+        aggregators.dcgd("centre")
+
+
+@pytest.mark.parametrize("variant", ["center", "avg", "proj"])
+def test_weights_function_gives_the_weights_of_the_update(variant):
+    g = jnp.array([[1.0, 0.5, 0.0], [-0.8, 0.3, 0.7]])
+    tx = aggregators.dcgd(variant)
+    update, _ = tx.update(g, tx.init(g[0]), g[0])
+    weights = aggregators.dcgd_weights(g @ g.T, variant=variant)
+    np.testing.assert_allclose(weights @ g, update, atol=1e-6)  # float32, norms near 1
