@@ -26,12 +26,18 @@ from jax.sharding import PartitionSpec as P
 import modsync_jax
 from modsync_jax import aggregators, sparsity
 
+try:
+    from jax import set_mesh
+    from jax.sharding import reshard
+except ImportError:  # jax 0.6
+    from jax.experimental.shard import reshard
+    from jax.sharding import use_mesh as set_mesh
+
 SIZES = (1, 8, 8, 1)
 LAYERS = range(len(SIZES) - 1)
 STEPS = 100
 SEEDS = 2
 RATE, THRESHOLD_RATE, SPARSITY, BETA = 1e-2, 5e-3, 1e-2, 0.3
-EDGES = np.array([-1.0, 1.0])
 
 Weights = dict[str, Any]
 
@@ -43,14 +49,16 @@ def initial_weights(seed: int) -> Weights:
     return kernels | {f"b{i}": 0.1 * rng.normal(size=SIZES[i + 1]) for i in LAYERS}
 
 
-def points(seed: int) -> np.ndarray:
-    return np.random.default_rng(100 + seed).uniform(-1.0, 1.0, size=12)
+def points(seed: int) -> dict[str, np.ndarray]:
+    """The two ends, and collocation points between them."""
+    inside = np.random.default_rng(100 + seed).uniform(-1.0, 1.0, size=12)
+    return {"ends": np.array([-1.0, 1.0]), "inside": inside}
 
 
 # --- the reference -----------------------------------------------------------------------------
 
 
-def losses_by_hand(weights, x):
+def losses_by_hand(weights, batch):
     """Boundary and residual loss; value and two derivatives pass the layers together."""
 
     def field(x):
@@ -64,7 +72,8 @@ def losses_by_hand(weights, x):
                 z, dz, ddz = a, slope * dz, slope * ddz - 2 * a * slope * dz**2
         return z[:, 0], ddz[:, 0]
 
-    boundary = ((field(EDGES)[0] - jnp.exp(EDGES)) ** 2).mean()
+    ends, x = batch["ends"], batch["inside"]
+    boundary = ((field(ends)[0] - jnp.exp(ends)) ** 2).mean()
     residual = ((field(x)[1] - jnp.exp(x)) ** 2).mean()
     return boundary, residual
 
@@ -95,14 +104,14 @@ def zero_moments(arrays):
     return {name: (jnp.zeros_like(a), jnp.zeros_like(a)) for name, a in arrays.items()}
 
 
-def each_gradient(weights, x):
-    return [jax.value_and_grad(lambda w, k=k: losses_by_hand(w, x)[k])(weights) for k in (0, 1)]
+def each_gradient(weights, batch):
+    return [jax.value_and_grad(lambda w, k=k: losses_by_hand(w, batch)[k])(weights) for k in (0, 1)]
 
 
-def dcgd_reference(weights, x):
+def dcgd_reference(weights, batch):
     def step(carry, count):
         weights, moments = carry
-        (loss_b, g_b), (loss_r, g_r) = each_gradient(weights, x)
+        (loss_b, g_b), (loss_r, g_r) = each_gradient(weights, batch)
         changes, moments = adam_by_hand(dcgd_by_hand(g_b, g_r), moments, count, RATE)
         weights = {name: w + changes[name] for name, w in weights.items()}
         return (weights, moments), jnp.stack([loss_b, loss_r])
@@ -112,7 +121,7 @@ def dcgd_reference(weights, x):
     return losses, weights, {}
 
 
-def modsync_reference(weights, x):
+def modsync_reference(weights, batch):
     kernels = [f"w{i}" for i in LAYERS]
     thresholds = {name: jnp.zeros((2, weights[name].shape[1])) for name in kernels}
 
@@ -122,7 +131,7 @@ def modsync_reference(weights, x):
         for name in kernels:
             mean[name] = thresholds[name].mean(0)
             masked[name] = jnp.where(jnp.abs(weights[name]) > mean[name], weights[name], 0.0)
-        results = each_gradient(masked, x)
+        results = each_gradient(masked, batch)
         weight_grads, slopes = [], {name: [] for name in kernels}
         for _, grads in results:
             grads = dict(grads)
@@ -263,25 +272,25 @@ def objectives(network: Network, gather: Callable[[Any], Any] = lambda params: p
         params = gather(params)
         return lambda x: network.apply(params, x[None])[0]
 
-    def boundary(params, x):
-        return jnp.mean((jax.vmap(field(params))(jnp.asarray(EDGES)) - jnp.exp(EDGES)) ** 2)
+    def boundary(params, batch):
+        return jnp.mean((jax.vmap(field(params))(batch["ends"]) - jnp.exp(batch["ends"])) ** 2)
 
-    def residual(params, x):
+    def residual(params, batch):
         u = field(params)
 
         def u_x(x):
-            return jax.jvp(u, (x,), (jnp.ones(()),))[1]
+            return jax.jvp(u, (x,), (jnp.ones_like(x),))[1]
 
         def pointwise(x):
-            return jax.jvp(u_x, (x,), (jnp.ones(()),))[1] - jnp.exp(x)
+            return jax.jvp(u_x, (x,), (jnp.ones_like(x),))[1] - jnp.exp(x)
 
-        return jnp.mean(jax.vmap(pointwise)(x) ** 2)
+        return jnp.mean(jax.vmap(pointwise)(batch["inside"]) ** 2)
 
     return {"residual": residual, "boundary": boundary}
 
 
 def training(method: str, network: Network, **kwargs):
-    """`start(params)`, and `step(params, state, x) -> (params, state, losses)`."""
+    """`start(params)`, and `step(params, state, batch) -> (params, state, losses)`."""
     tx = optax.chain(aggregators.dcgd(), optax.adam(RATE))
     functions = objectives(network, **kwargs)
     start = lambda params: params  # noqa: E731
@@ -298,8 +307,8 @@ def training(method: str, network: Network, **kwargs):
         )
     value_and_grads = modsync_jax.value_and_objective_grads(functions)
 
-    def step(params, state, x):
-        losses, grads = value_and_grads(params, x)
+    def step(params, state, batch):
+        losses, grads = value_and_grads(params, batch)
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, losses
 
@@ -311,12 +320,12 @@ def training(method: str, network: Network, **kwargs):
 
 
 def trajectory(method: str, network: Network, **kwargs):
-    """`run(params, x) -> (losses [STEPS, 2], params)`, a scan."""
+    """`run(params, batch) -> (losses [STEPS, 2], params)`, a scan."""
     init, step = training(method, network, **kwargs)
 
-    def run(params, x):
+    def run(params, batch):
         def body(carry, _):
-            *carry, losses = step(*carry, x)
+            *carry, losses = step(*carry, batch)
             return tuple(carry), losses
 
         (params, _), losses = jax.lax.scan(body, init(params), length=STEPS)
@@ -367,8 +376,8 @@ def test_networks_follow_the_reference_jitted_scanned_and_mapped_over_seeds(x64,
     network = NETWORKS[name]()
     params = [network.params(jax.tree.map(jnp.asarray, initial_weights(s))) for s in range(SEEDS)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-    x = jnp.stack([jnp.asarray(points(seed)) for seed in range(SEEDS)])
-    losses, ends = jax.jit(jax.vmap(trajectory(method, network)))(stacked, x)
+    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(points, range(SEEDS)))
+    losses, ends = jax.jit(jax.vmap(trajectory(method, network)))(stacked, batches)
     for seed in range(SEEDS):
         end = jax.tree.map(lambda leaf, seed=seed: leaf[seed], ends)
         assert_follows(network, method, seed, losses[seed], end)
@@ -378,9 +387,9 @@ def test_python_loop_of_jitted_steps_follows_the_reference(x64):
     network = linen()
     init, step = training("modsync", network)
     params, state = init(network.params(jax.tree.map(jnp.asarray, initial_weights(0))))
-    step, x, history = jax.jit(step), jnp.asarray(points(0)), []
+    step, batch, history = jax.jit(step), points(0), []
     for _ in range(STEPS):
-        params, state, losses = step(params, state, x)
+        params, state, losses = step(params, state, batch)
         history.append(losses)
     assert_follows(network, "modsync", 0, np.stack(history), params)
 
@@ -395,7 +404,7 @@ def test_sharded_parameters_follow_the_reference_and_stay_sharded(x64, axis_type
     def gather(params):
         if axis_type == AxisType.Auto:
             return params
-        return jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, P()), params)
+        return jax.tree.map(lambda leaf: reshard(leaf, NamedSharding(mesh, P())), params)
 
     def spec(leaf):
         return P(
@@ -407,7 +416,7 @@ def test_sharded_parameters_follow_the_reference_and_stay_sharded(x64, axis_type
         network.params(initial_weights(0)),
     )
     run = jax.jit(trajectory(method, network, gather=gather))
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         losses, end = run(params, jax.device_put(points(0), NamedSharding(mesh, P())))
     assert_follows(network, method, 0, losses, end)
     kernel = network.kernels(end.weights if method == "modsync" else end)[1]
