@@ -34,6 +34,7 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.xmargin": 0.02,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
     "font.size": 10.5,
     "grid.alpha": 0.3,
     "legend.frameon": False,

@@ -23,9 +23,9 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--page);
   color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
+h1 { font-size: 1.45rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-h1, td, li { overflow-wrap: anywhere; }
+h1, td, li { overflow-wrap: break-word; }
 ul { list-style: none; margin: 0; padding: 0; }
 li { padding: .3rem 0 .3rem 4.2rem; text-indent: -4.2rem; }
 li b { display: inline-block; width: 4.2rem; text-indent: 0; }
