@@ -78,9 +78,9 @@ def write_report(folder: str | os.PathLike) -> Path:
     images = {"solution": _figures.draw_solution(run.solution, figures / "solution")}
     for name, draw in _drawn(run).items():
         images[name] = _figures.save(partial(draw, run), figures / name)
-    report = path / "report.html"
-    report.write_text(_page(run, path, images), encoding="utf-8")
-    return report
+    partial_report = path / ".report.html.partial"  # a report that exists is whole, after any kill
+    partial_report.write_text(_page(run, path, images), encoding="utf-8")
+    return partial_report.replace(path / "report.html")
 
 
 def _drawn(run: Run) -> dict[str, Callable[[Run], Figure]]:

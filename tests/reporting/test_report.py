@@ -58,6 +58,7 @@ def test_the_report_is_one_file_with_every_figure(make_run):
     page = _write(folder)
     names = ["solution", "history", "cosine", "sparsity"]
     _check_figures(folder, names)
+    assert not list(folder.glob(".*"))
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     head = "data:image/png;base64,"
     assert all(source.startswith(head) for source in page.sources)
