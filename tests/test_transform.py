@@ -447,7 +447,7 @@ def test_missing_parameters_are_an_error():
 def test_gradients_that_are_not_stacked_are_an_error():
     params, _ = two_layers()
     tx = modsync(IDENTITY)
-    with pytest.raises(ValueError, match="not stacked: .*value_and_objective_grads"):
+    with pytest.raises(ValueError, match=r"not stacked: .*value_and_objective_grads"):
         tx.update(params, tx.init(params), params)
 
 
