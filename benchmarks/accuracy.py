@@ -7,7 +7,8 @@ Two studies, every run a folder, one process and one core per run, results in on
 - `published`: Burgers, Helmholtz 2D, Klein-Gordon 2D in the settings of the published DCGD runs
   (3×50, 50,000 steps), three seeds: Adam and DCGD.
 
-Usage: python -m benchmarks.accuracy --study=wide|published [--workers=2] [--output_dir=DIR]
+Usage: python -m benchmarks.accuracy --study=wide|published [--seeds=N] [--workers=2]
+           [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
 benchmarks/results/accuracy_<study>.json.
 """
@@ -40,15 +41,15 @@ SMALL = {"width": 50, "depth": 3, "steps": 50_000}
 PROBLEMS = {"burgers": {}, "helmholtz2d": DECAY, "klein_gordon2d": DECAY}
 
 
-def runs(study: str) -> Iterator[tuple[str, str, int, dict]]:
+def runs(study: str, seeds: int) -> Iterator[tuple[str, str, int, dict]]:
     """Problem, label of the method, seed and settings of every run of a study."""
     if study == "wide":
         size = {"width": 128, "depth": 5, "steps": 12_000}
-        for seed, (label, method) in itertools.product(range(5), WIDE.items()):
+        for seed, (label, method) in itertools.product(range(seeds), WIDE.items()):
             yield "burgers", label, seed, {**size, **method}
     else:
         for seed, problem, (label, method) in itertools.product(
-            range(3), PROBLEMS, PUBLISHED.items()
+            range(seeds), PROBLEMS, PUBLISHED.items()
         ):
             yield problem, label, seed, {**SMALL, **method, **PROBLEMS[problem]}
 
@@ -122,10 +123,12 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--study", choices=("wide", "published"), default="wide")
+    parser.add_argument("--seeds", type=int, help="five for wide, three for published")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/accuracy"))
     args = parser.parse_args()
 
+    todo = list(runs(args.study, args.seeds or {"wide": 5, "published": 3}[args.study]))
     context = multiprocessing.get_context("spawn")
     cores = context.Manager().Queue()
     for core in sorted(os.sched_getaffinity(0))[: args.workers]:
@@ -135,7 +138,7 @@ def main() -> None:
         args.workers, mp_context=context, max_tasks_per_child=1
     ) as pool:
         jobs = {}
-        for problem, label, seed, settings in runs(args.study):
+        for problem, label, seed, settings in todo:
             name = f"{problem}-{label.replace(' ', '-')}-{seed}".replace("=", "")
             folder = args.output_dir / args.study / name
             job = pool.submit(train, folder, problem, seed, settings, cores)
@@ -143,7 +146,7 @@ def main() -> None:
         for job in concurrent.futures.as_completed(jobs):
             results.append({**jobs[job], "result": job.result()})
             print(len(results), "of", len(jobs), name_of(results[-1]), file=sys.stderr, flush=True)
-    order = [(p, label, s) for p, label, s, _ in runs(args.study)]
+    order = [(problem, label, seed) for problem, label, seed, _ in todo]
     results.sort(key=lambda r: order.index((r["problem"], r["label"], r["seed"])))
     rows = table(results)
     RESULTS.mkdir(exist_ok=True)

@@ -17,15 +17,15 @@ from experiments import _program
 from modsync_jax.training import TrainConfig
 
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/burgers", "folder of the runs")
-_STEPS = flags.DEFINE_integer("steps", 8_000, "optimisation steps of each run")
-_POLISH = flags.DEFINE_integer("polish_steps", 600, "L-BFGS iterations after them")
+_STEPS = flags.DEFINE_integer("steps", 4_000, "optimisation steps of each run")
+_POLISH = flags.DEFINE_integer("polish_steps", 3_000, "L-BFGS iterations after them")
 _program.define_device()
 flags.adopt_module_key_flags(_program)
 
 METHODS = ("adam", "dcgd", "modsync+dcgd")
 SETTINGS: dict[str, Any] = {
-    "width": 50,
-    "depth": 3,
+    "width": 32,
+    "depth": 5,
     "learning_rate": 2e-3,
     "schedule": "cosine",
     "polish_points": 4,

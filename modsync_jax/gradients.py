@@ -4,6 +4,8 @@ A *stack* is a pytree whose every leaf carries a leading objective axis K. Objec
 sorted name everywhere, which is how JAX orders dictionaries.
 """
 
+import functools
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -49,55 +51,49 @@ def value_and_objective_grads(
         raise ValueError("no objectives were given; give a mapping from name to function")
 
     def evaluate(params: PyTree, *args: Any, only: str | None = None) -> tuple[dict, Any]:
-        if mapping is not None:
-            names = sorted(mapping) if only is None else [only]
-            results = {name: mapping[name](params, *args) for name in names}
-            values = {name: r[0] if has_aux else r for name, r in results.items()}
-            aux = {name: r[1] for name, r in results.items()} if has_aux else None
-        else:
+        if mapping is None:
             result = objectives(params, *args)  # type: ignore[operator]
             values, aux = result if has_aux else (result, None)
-            if not isinstance(values, Mapping) or not values:
-                raise ValueError(
-                    f"the objectives' function returned {type(values).__name__}; it returns a "
-                    "mapping from objective name to scalar"
-                )
+        else:
+            chosen = {name: f for name, f in mapping.items() if only in (None, name)}
+            results = {name: f(params, *args) for name, f in chosen.items()}
+            values = {name: r[0] if has_aux else r for name, r in results.items()}
+            aux = {name: r[1] for name, r in results.items() if has_aux}
+        if not isinstance(values, Mapping) or not values:
+            raise ValueError(
+                f"the objectives' function returned {type(values).__name__}; it returns a mapping "
+                "from objective name to scalar"
+            )
         return {name: _scalar(name, values[name]) for name in sorted(values)}, aux
 
-    def split(params: PyTree, *args: Any) -> tuple[Any, PyTree]:
-        _check_differentiable(params)
-        if mapping is not None:
-            names = sorted(mapping)
-        else:
-            names = list(jax.eval_shape(lambda p: evaluate(p, *args)[0], params))
-
+    def split(params: PyTree, *args: Any) -> tuple[Array, Any, PyTree]:
         def one(p: PyTree, name: str) -> tuple[Array, Any]:
             values, aux = evaluate(p, *args, only=name)
             return values[name], aux
 
+        names = sorted(mapping or jax.eval_shape(lambda p: evaluate(p, *args)[0], params))
         parts = [jax.value_and_grad(one, has_aux=True)(params, name) for name in names]
         losses = jnp.stack([loss for (loss, _), _ in parts])
         grads = jax.tree.map(lambda *g: jnp.stack(g), *[grad for _, grad in parts])
-        if not has_aux:
-            return losses, grads
         auxes = [aux for (_, aux), _ in parts]
-        merged = auxes[0] if mapping is None else {k: v for aux in auxes for k, v in aux.items()}
-        return (losses, merged), grads
+        return losses, auxes[0] if mapping is None else dict(ChainMap(*auxes)), grads
 
-    def vmapped(params: PyTree, *args: Any) -> tuple[Any, PyTree]:
-        _check_differentiable(params)
-
+    def vmapped(params: PyTree, *args: Any) -> tuple[Array, Any, PyTree]:
         def stacked(p: PyTree) -> tuple[Array, Any]:
             values, aux = evaluate(p, *args)
             return jnp.stack(list(values.values())), aux
 
         losses, pull_back, aux = jax.vjp(stacked, params, has_aux=True)
-        (grads,) = jax.vmap(pull_back)(jnp.eye(losses.shape[0], dtype=losses.dtype))
+        (grads,) = jax.vmap(pull_back)(jnp.eye(len(losses), dtype=losses.dtype))
+        return losses, aux, grads
+
+    def value_and_grads(params: PyTree, *args: Any) -> tuple[Any, PyTree]:
+        _check_differentiable(params)
+        vmap = strategy == "vmap" or (strategy == "auto" and mapping is None)
+        losses, aux, grads = (vmapped if vmap else split)(params, *args)
         return ((losses, aux) if has_aux else losses), grads
 
-    if strategy == "auto":
-        strategy = "vmap" if mapping is None else "split"
-    return split if strategy == "split" else vmapped
+    return value_and_grads
 
 
 def gramian(grads: PyTree) -> Array:
@@ -119,13 +115,14 @@ def gramian(grads: PyTree) -> Array:
     count = num_objectives(grads)
     dtype = jnp.result_type(jnp.float32, *leaves)
 
+    @functools.cache
     def inner(i: int, j: int) -> Array:
-        return sum(_inner(leaf[i].astype(dtype), leaf[j].astype(dtype)) for leaf in leaves)  # type: ignore[return-value]
+        # Two stages keep running sums short: faster, and more accurate, than one long sum.
+        products = [jnp.atleast_1d(g[i].astype(dtype) * g[j].astype(dtype)) for g in leaves]
+        return sum(jnp.sum(jnp.sum(p, axis=-1)) for p in products)  # type: ignore[return-value]
 
-    upper = {(i, j): inner(i, j) for i in range(count) for j in range(i, count)}
-    return jnp.stack(
-        [jnp.stack([upper[min(i, j), max(i, j)] for j in range(count)]) for i in range(count)]
-    )
+    rows = range(count)
+    return jnp.stack([jnp.stack([inner(min(i, j), max(i, j)) for j in rows]) for i in rows])
 
 
 def weighted_sum(weights: Array, grads: PyTree) -> PyTree:
@@ -140,8 +137,7 @@ def weighted_sum(weights: Array, grads: PyTree) -> PyTree:
     """
 
     def combine(leaf: Array) -> Array:
-        total = sum(weights[k] * leaf[k] for k in range(leaf.shape[0]))
-        return total.astype(leaf.dtype)  # type: ignore[union-attr]
+        return sum(weights[k] * leaf[k] for k in range(len(leaf))).astype(leaf.dtype)  # type: ignore[union-attr]
 
     return jax.tree.map(combine, grads)
 
@@ -166,12 +162,11 @@ def own_objective(grads: PyTree, thresholds: PyTree) -> PyTree:
     count = check_stacked(grads, thresholds)
 
     def own(grad: Array) -> Array:
-        rows = grad.shape[1]
-        if rows == 1:
+        if grad.shape[1] == 1:
             return grad.sum(0)
-        if rows != count:
+        if grad.shape[1] != count:
             raise ValueError(
-                f"parameters indexed by {rows} objectives met gradients of {count} objectives; "
+                f"parameters indexed by {grad.shape[1]} objectives met gradients of {count}; "
                 f"initialise them with num_objectives={count} (or 1, to share one row)"
             )
         return jnp.stack([grad[k, k] for k in range(count)])
@@ -206,26 +201,21 @@ def check_stacked(grads: PyTree, params: PyTree) -> int:
             f"gradients have the structure {jax.tree.structure(grads)}, but params "
             f"{jax.tree.structure(params)}; give the gradients of these very parameters"
         )
+    count = num_objectives(grads)
     named = jax.tree.leaves_with_path(grads)
     for (path, grad), param in zip(named, jax.tree.leaves(params), strict=True):
-        shape = jnp.shape(param)
-        if grad.ndim == 0 or grad.shape[1:] != shape:
+        if grad.shape != (count, *jnp.shape(param)):
             raise ValueError(
                 f"gradients are not stacked: {path_name(path)} has shape {list(grad.shape)}, but "
-                f"its parameter {list(shape)} asks for {['K', *shape]}; compute them with "
-                "modsync_jax.value_and_objective_grads"
+                f"its parameter {list(jnp.shape(param))} asks for {['K', *jnp.shape(param)]}; "
+                "compute them with modsync_jax.value_and_objective_grads"
             )
-    return num_objectives(grads)
+    return count
 
 
 def path_name(path: tuple[Any, ...]) -> str:
     """The readable name of a leaf, for example `params/Dense_0/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _inner(a: Array, b: Array) -> Array:
-    # Two stages keep the running sums short, which is faster and more accurate than one long one.
-    return jnp.sum(jnp.sum(a * b, axis=-1)) if a.ndim > 1 else jnp.sum(a * b)
 
 
 def _scalar(name: str, value: Any) -> Array:

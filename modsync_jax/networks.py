@@ -1,6 +1,6 @@
 """Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -78,6 +78,54 @@ class MLP(nn.Module):
             x = activation(self._dense(self.width, x))
         return self._dense(self.outputs, x)
 
+    def derivatives(
+        self, variables: Mapping[str, Any], x: Array, orders: Collection[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], Array] | None:
+        """Returns derivatives up to the second order, carried through the layers together.
+
+        Every layer multiplies the value and its derivatives by the same kernel, which is faster
+        than nested forward mode and equal to it but for rounding.
+
+        Args:
+          variables: what `init` returned.
+          x: one point, `[d]`.
+          orders: tuples of ascending axes: `()` the value, `(0,)`, `(0, 1)`, `(1, 1)`.
+
+        Returns:
+          Values `[outputs]` for at least these orders; None if one is above the second.
+        """
+        if any(len(order) > 2 for order in orders):
+            return None
+        seconds = sorted(order for order in orders if len(order) == 2)
+        firsts = sorted({(axis,) for order in orders for axis in order})
+        shift, scale = (jnp.asarray(v, x.dtype) for v in (self.shift or 0, self.scale or 1))
+        units = jnp.eye(len(x), dtype=x.dtype) / scale
+        carried: dict[tuple[int, ...], Array] = {(): (x - shift) / scale}
+        carried |= {(axis,): units[axis] for (axis,) in firsts}
+        for index in range(self.depth + 1):
+            layer = variables["params"][f"Dense_{index}"]
+            z = {order: value @ layer["kernel"] for order, value in carried.items()}
+            z[()] = z[()] + layer["bias"]
+            if index < self.depth:
+                value, slope, curvature = _with_derivatives(ACTIVATIONS[self.activation], z[()])
+                carried = {(): value}
+                carried |= {order: slope * z[order] for order in firsts}
+                for i, j in seconds:
+                    bent = curvature * z[i,] * z[j,]
+                    carried[i, j] = bent + slope * z[i, j] if (i, j) in z else bent
+        return z
+
     def _dense(self, features: int, x: Array) -> Array:
         xavier = nn.initializers.xavier_normal()
         return nn.Dense(features, kernel_init=xavier, param_dtype=self.param_dtype)(x)
+
+
+def _with_derivatives(activation: Callable[[Array], Array], z: Array) -> tuple[Array, Array, Array]:
+    """Returns an elementwise function's values and first two derivatives."""
+    ones = jnp.ones_like(z)
+
+    def with_slope(z: Array) -> tuple[Array, Array]:
+        return jax.jvp(activation, (z,), (ones,))
+
+    (value, slope), (_, curvature) = jax.jvp(with_slope, (z,), (ones,))
+    return value, slope, curvature

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from modsync_jax import gradients, sparsity
+from modsync_jax.sparsity._thresholds import kept_share
 
 PyTree = Any
 
@@ -56,9 +57,7 @@ def effective_weights(params: ModSyncParams, *, structural_gradient: bool = True
     Returns:
       The structure, shapes and dtypes of `params.weights`.
     """
-    masks = sparsity.masks(
-        params.weights, params.thresholds, structural_gradient=structural_gradient
-    )
+    masks = sparsity.masks(*params, structural_gradient=structural_gradient)
     return jax.tree.map(lambda w, m: w if m is None else w * m, params.weights, masks)
 
 
@@ -84,11 +83,7 @@ def mask_objectives(
 
     def masked(objective: Callable[..., Any]) -> Callable[..., Any]:
         def on_effective_weights(params: ModSyncParams, *args: Any) -> Any:
-            if not isinstance(params, ModSyncParams):
-                raise TypeError(
-                    f"masked objectives got {type(params).__name__}; they take the ModSyncParams "
-                    "that modsync_jax.with_thresholds(params, num_objectives) returns"
-                )
+            _check_params(params)
             weights = effective_weights(params, structural_gradient=structural_gradient)
             return objective(weights, *args)
 
@@ -153,33 +148,23 @@ def modsync(
         return ModSyncState(weights_tx.init(params.weights), thresholds_tx.init(params.thresholds))
 
     def update_fn(
-        updates: ModSyncParams,
-        state: ModSyncState,
-        params: ModSyncParams | None = None,
-        **extra_args: Any,
+        updates: ModSyncParams, state: ModSyncState, params: Any = None, **extra: Any
     ) -> tuple[ModSyncParams, ModSyncState]:
         gradients.check_stacked(updates, params)
         _check_params(params)
-        weights, thresholds = params  # type: ignore[misc]
-        moves, weights_state = weights_tx.update(
-            updates.weights, state.weights, weights, **extra_args
-        )
+        weights, thresholds = params
+        moves, w_state = weights_tx.update(updates.weights, state.weights, weights, **extra)
+        own = gradients.own_objective(updates.thresholds, thresholds)
         pull = jax.grad(regularizer)(thresholds)
-        slopes = jax.tree.map(
-            lambda own, p: own + sparsity_weight * p,
-            gradients.own_objective(updates.thresholds, thresholds),
-            pull,
-        )
-        shifts, thresholds_state = thresholds_tx.update(
-            slopes, state.thresholds, thresholds, **extra_args
-        )
-        held = jax.tree.map(lambda kept: kept <= min_keep, sparsity.kept_share(*params))  # type: ignore[misc]
+        slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, own, pull)
+        shifts, t_state = thresholds_tx.update(slopes, state.thresholds, thresholds, **extra)
+        held = jax.tree.map(lambda kept: kept <= min_keep, kept_share(*params))
         shifts = jax.tree.map(lambda s, h: jnp.where(h, jnp.minimum(s, 0.0), s), shifts, held)
         stepped = optax.apply_updates(params, ModSyncParams(moves, shifts))
-        dying = jax.tree.map(lambda kept: kept <= reset_keep, sparsity.kept_share(*stepped))
+        dying = jax.tree.map(lambda kept: kept <= reset_keep, kept_share(*stepped))
         shifts = jax.tree.map(lambda s, t, d: jnp.where(d, -t, s), shifts, thresholds, dying)
-        thresholds_state = _restart(thresholds_tx, thresholds_state, thresholds, dying)
-        return ModSyncParams(moves, shifts), ModSyncState(weights_state, thresholds_state)
+        t_state = _restart(thresholds_tx, t_state, thresholds, dying)
+        return ModSyncParams(moves, shifts), ModSyncState(w_state, t_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -198,7 +183,7 @@ def _restart(
 def _check_params(params: Any) -> None:
     if not isinstance(params, ModSyncParams):
         raise TypeError(
-            f"modsync got parameters of type {type(params).__name__}; it trains the ModSyncParams "
+            f"ModSync got parameters of type {type(params).__name__}; it takes the ModSyncParams "
             "that modsync_jax.with_thresholds(params, num_objectives) returns"
         )
 

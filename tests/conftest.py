@@ -4,11 +4,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-_FLAGS = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_force_host_platform_device_count=8".strip()
-_CACHE = tempfile.TemporaryDirectory(prefix="modsync_jax_compiled_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name  # processes that tests start use it too
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+_DEVICES = "--xla_force_host_platform_device_count=8"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # processes that tests start use it too
+    _CACHE = tempfile.TemporaryDirectory(prefix="modsync_jax_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax  # noqa: E402, the environment comes first
 import pytest  # noqa: E402

@@ -21,6 +21,8 @@ ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "networks": {"_names"},
     "sampling": {"_names"},
     "problems": {"_names", "calculus", "sampling"},
+    "methods": CORE | {"_names"},
+    "reporting": set(),
 }
 
 

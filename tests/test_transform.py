@@ -133,7 +133,7 @@ def test_one_function_of_several_objectives_is_masked_alike(x64):
 
 def test_masked_objectives_of_plain_parameters_are_an_error():
     masked = mask_objectives({"a": lambda p: p["w"].sum()})
-    with pytest.raises(TypeError, match=r"masked objectives got dict.*with_thresholds"):
+    with pytest.raises(TypeError, match=r"ModSync got parameters of type dict.*with_thresholds"):
         masked["a"]({"w": jnp.ones((2, 2))})
 
 
@@ -430,10 +430,10 @@ def test_hyperparameters_may_be_traced_and_mapped_over():
 def test_plain_parameters_are_an_error():
     tx = modsync(IDENTITY)
     plain_params = {"w": jnp.ones((3, 2))}
-    with pytest.raises(TypeError, match=r"modsync got parameters of type dict.*with_thresholds"):
+    with pytest.raises(TypeError, match=r"ModSync got parameters of type dict.*with_thresholds"):
         tx.init(plain_params)
     state = tx.init(with_thresholds(plain_params, 2))
-    with pytest.raises(TypeError, match="modsync got parameters of type dict"):
+    with pytest.raises(TypeError, match="ModSync got parameters of type dict"):
         tx.update({"w": jnp.ones((2, 3, 2))}, state, plain_params)
 
 
@@ -447,7 +447,7 @@ def test_missing_parameters_are_an_error():
 def test_gradients_that_are_not_stacked_are_an_error():
     params, _ = two_layers()
     tx = modsync(IDENTITY)
-    with pytest.raises(ValueError, match="gradients are not stacked: weights/bias has shape"):
+    with pytest.raises(ValueError, match=r"not stacked: .*value_and_objective_grads"):
         tx.update(params, tx.init(params), params)
 
 

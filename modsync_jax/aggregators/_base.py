@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -47,9 +46,7 @@ def from_weights(
         `params` or a missing extra argument.
     """
     if not (groups is None or groups == "leaf" or callable(groups)):
-        raise ValueError(
-            f"groups is {groups!r}; it is None, 'leaf' or a function (path, leaf) -> label"
-        )
+        raise ValueError(f"groups is {groups!r}; give None, 'leaf' or a function (path, leaf)")
     needed = [
         name
         for name, parameter in inspect.signature(weights_fn).parameters.items()
@@ -61,10 +58,7 @@ def from_weights(
         return AggregatorState(key if "key" in needed else None)
 
     def update_fn(
-        updates: optax.Updates,
-        state: AggregatorState,
-        params: optax.Params | None = None,
-        **extra_args: Any,
+        updates: optax.Updates, state: AggregatorState, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, AggregatorState]:
         gradients.check_stacked(updates, params)
         if state.key is not None:
@@ -87,39 +81,6 @@ def from_weights(
         return jax.tree.unflatten(structure, [combined[i] for i in range(len(stack))]), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def cosines(gramian: Array) -> tuple[Array, Array]:
-    """Cosine matrix and norms of the gradients behind a Gramian.
-
-    Working on these two, and not on the Gramian, keeps the condition of the cosines and leaves the
-    scale of each gradient to one factor. Norms between 1e-15 and 1e15 are safe in float32.
-
-    Args:
-      gramian: `[K, K]`.
-
-    Returns:
-      `C` [K, K], with unit diagonal except that a zero gradient has a zero row and column, and the
-      norms [K].
-    """
-    norms = jnp.sqrt(jnp.diagonal(gramian))
-    inverse = reciprocal(norms)
-    matrix = jnp.clip(gramian * inverse[:, None] * inverse[None, :], -1.0, 1.0)
-    unit = jnp.where(norms > 0, 1.0, 0.0).astype(gramian.dtype)
-    return jnp.where(jnp.eye(len(norms), dtype=bool), unit, matrix), norms
-
-
-def reciprocal(x: Array) -> Array:
-    """`1 / x`, and 0 where x is 0."""
-    return jnp.where(x == 0, 0.0, 1.0 / jnp.where(x == 0, 1.0, x))
-
-
-def cutoff(matrix: Array) -> float:
-    """The eigenvalue up to which a K×K cosine matrix counts as singular: `8 K eps`.
-
-    K is the largest eigenvalue that a cosine matrix can have; 8 covers the Gramian's own rounding.
-    """
-    return 8.0 * matrix.shape[0] * float(jnp.finfo(matrix.dtype).eps)
 
 
 def _parts(groups: Groups, params: optax.Params) -> list[list[int]]:

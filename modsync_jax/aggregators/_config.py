@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax.aggregators import _base, _dcgd
+from modsync_jax.aggregators import _base, _cosines, _dcgd
 
 
 def config_weights(gramian: Array) -> Array:
@@ -31,15 +31,15 @@ def config_weights(gramian: Array) -> Array:
     """
     if gramian.shape[0] == 2:
         return _dcgd.dcgd_weights(gramian)
-    c, n = _base.cosines(gramian)
+    c, n = _cosines.cosines(gramian)
     values, vectors = jnp.linalg.eigh(c)
     ones = vectors.sum(0)  # the vector of ones in the eigenbasis
     # A component of ones that is rounding alone must not set the direction: d would be noise.
-    kept = (values > _base.cutoff(c)) & (jnp.abs(ones) > _base.cutoff(c))
+    kept = (values > _cosines.cutoff(c)) & (jnp.abs(ones) > _cosines.cutoff(c))
     a = vectors @ jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
     reached = vectors @ jnp.where(kept, ones, 0.0)  # C a = <u_k, d>
     squared = jnp.where(kept, ones**2 / jnp.where(kept, values, 1.0), 0.0).sum()  # ||d||^2
-    return (n @ reached) * _base.reciprocal(squared) * a * _base.reciprocal(n)
+    return (n @ reached) * _cosines.reciprocal(squared) * a * _cosines.reciprocal(n)
 
 
 def config() -> optax.GradientTransformationExtraArgs:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax.aggregators import _base
+from modsync_jax.aggregators import _base, _cosines
 
 Variant = Literal["center", "avg", "proj"]
 
@@ -33,16 +33,16 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
       Hwang and Lim, Dual Cone Gradient Descent for Training Physics-Informed Neural Networks,
       NeurIPS 2024; ModSync, arXiv:2606.20156, Eq. 5.
     """
-    c, n = _base.cosines(gramian)
+    c, n = _cosines.cosines(gramian)
     if variant == "center":
         # <g_c, sum_k g_k> / ||g_c||^2. For two gradients both sides hold 1 + cos, which cancels.
         if len(n) == 2:
             length = jnp.where(jnp.all(n > 0), 0.5, 1.0) * n.sum()
         else:
             squared = c.sum()
-            singular = squared <= _base.cutoff(c)
+            singular = squared <= _cosines.cutoff(c)
             length = jnp.where(singular, 0.0, (c @ n).sum() / jnp.where(singular, 1.0, squared))
-        return length * _base.reciprocal(n)
+        return length * _cosines.reciprocal(n)
     if len(n) != 2:
         raise ValueError(
             f"dcgd(variant={variant!r}) is defined for two objectives, not {len(n)}; use "
@@ -50,7 +50,7 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
         )
     # Share of each gradient that stays after its part along the other one is taken away:
     # g_i - (G_ij / G_jj) g_j, so the other one's weight is -G_ij / G_jj = -cos n_i / n_j.
-    removed = -c[0, 1] * n[::-1] * _base.reciprocal(n)
+    removed = -c[0, 1] * n[::-1] * _cosines.reciprocal(n)
     conflicts = n + c[0, 1] * n[::-1] < 0
     if variant == "avg":
         return jnp.where(conflicts.any(), 0.5 * (1.0 + removed), 1.0)

@@ -1,7 +1,10 @@
-"""Figures and the report of a run, from its files alone."""
+"""Figures and the report of a run, from its files alone.
 
-import os
+This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`, `solution.npz`)
+and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
+"""
 
+from modsync_jax.reporting._figures import draw_solution
+from modsync_jax.reporting._report import write_report
 
-def write_report(path: str | os.PathLike) -> None:
-    """Placeholder."""
+__all__ = ["draw_solution", "write_report"]

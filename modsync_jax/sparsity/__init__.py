@@ -2,19 +2,12 @@
 
 from modsync_jax.sparsity._regularizer import sparsity_loss
 from modsync_jax.sparsity._step import long_tailed_step
-from modsync_jax.sparsity._thresholds import (
-    KeepRatio,
-    init_thresholds,
-    keep_ratio,
-    kept_share,
-    masks,
-)
+from modsync_jax.sparsity._thresholds import KeepRatio, init_thresholds, keep_ratio, masks
 
 __all__ = [
     "KeepRatio",
     "init_thresholds",
     "keep_ratio",
-    "kept_share",
     "long_tailed_step",
     "masks",
     "sparsity_loss",

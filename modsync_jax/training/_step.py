@@ -89,7 +89,9 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
         def u(x: Array) -> Any:
             return network.apply(params["network"], x)
 
-        return Field(u, problem.coordinates), params["unknowns"]
+        fast = getattr(network, "derivatives", None)
+        derivatives = fast and partial(fast, params["network"])
+        return Field(u, problem.coordinates, derivatives), params["unknowns"]
 
     plain = problem.objectives(field_of, config.objectives, config.loss_weights)
     names = tuple(sorted(plain))

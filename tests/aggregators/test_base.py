@@ -61,7 +61,7 @@ def test_groups_by_predicate_are_aggregated_apart_and_see_path_and_leaf(stack):
 
 
 def test_unknown_groups_are_an_error_when_built():
-    with pytest.raises(ValueError, match="groups is 'layer'; it is None, 'leaf' or a function"):
+    with pytest.raises(ValueError, match="groups is 'layer'; give None, 'leaf' or a function"):
         aggregators.from_weights(aggregators.sum_weights, groups="layer")
 
 
