@@ -43,6 +43,25 @@ def test_worked_example(variant, expected, order):
     np.testing.assert_allclose(update, expected, atol=5e-6)  # float32, norms up to 5
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_center_of_three_whose_units_nearly_cancel_is_exact_or_zero_but_never_noise(x64, dtype):
+    """||g_c||^2 = 1e-6 is below what float32 can tell from zero, and far above it in float64."""
+    angles = 2 * np.pi / 3 * np.arange(3)
+    u = np.stack([np.cos(angles), np.sin(angles), np.full(3, 1e-3 / 3)], axis=1)
+    g = jnp.asarray(np.array([[1.0], [2.0], [4.0]]) * u, dtype)
+    tx = aggregators.dcgd()
+    update = np.asarray(tx.update(g, tx.init(g[0]), g[0])[0])
+    if dtype == jnp.float32:
+        np.testing.assert_array_equal(update, np.zeros(3))
+        return
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    g_c = u.sum(0)
+    expected = (g_c @ np.asarray(g).sum(0)) / (g_c @ g_c) * g_c
+    # Rounding of the cosines, a few eps = 2e-16, over 1e-6, of the largest norm, 4.
+    np.testing.assert_allclose(update, expected, atol=1e-8)
+    assert np.linalg.norm(expected) > 1e-4  # else zero would pass too
+
+
 @pytest.mark.parametrize("variant", ["avg", "proj"])
 def test_variants_for_pairs_refuse_three_objectives(variant):
     tx = aggregators.dcgd(variant)
