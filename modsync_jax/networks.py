@@ -1,14 +1,20 @@
-"""Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`."""
+"""Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`.
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+They are built from the operations of `modsync_jax.jets`, so that they map jets to jets too, and
+derivatives pass their layers together with the values; `takes_jets` says so.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from modsync_jax._names import lookup
+from modsync_jax.jets import elementwise, linear
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -51,6 +57,8 @@ class MLP(nn.Module):
     scale: tuple[float, ...] = ()
     param_dtype: Any = jnp.float32
 
+    takes_jets: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         for name in ("width", "depth", "outputs"):
             if getattr(self, name) < 1:
@@ -64,68 +72,40 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Any:
         """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
-        if self.scale:
-            if x.shape[-1] != len(self.scale):
-                raise ValueError(
-                    f"shift and scale have {len(self.scale)} coordinates, but the points have shape"
-                    f" {x.shape}"
-                )
-            x = (x - jnp.asarray(self.shift, x.dtype)) / jnp.asarray(self.scale, x.dtype)
-        activation = ACTIVATIONS[self.activation]
+        x = _standardize(x, self.shift, self.scale)
         for _ in range(self.depth):
-            x = activation(self._dense(self.width, x))
-        return self._dense(self.outputs, x)
-
-    def derivatives(
-        self, variables: Mapping[str, Any], x: Array, orders: Collection[tuple[int, ...]]
-    ) -> dict[tuple[int, ...], Array] | None:
-        """Returns derivatives up to the second order, carried through the layers together.
-
-        Every layer multiplies the value and its derivatives by the same kernel, which is faster
-        than nested forward mode and equal to it but for rounding.
-
-        Args:
-          variables: what `init` returned.
-          x: one point, `[d]`.
-          orders: tuples of ascending axes: `()` the value, `(0,)`, `(0, 1)`, `(1, 1)`.
-
-        Returns:
-          Values `[outputs]` for at least these orders; None if one is above the second.
-        """
-        if any(len(order) > 2 for order in orders):
-            return None
-        seconds = sorted(order for order in orders if len(order) == 2)
-        firsts = sorted({(axis,) for order in orders for axis in order})
-        shift, scale = (jnp.asarray(v, x.dtype) for v in (self.shift or 0, self.scale or 1))
-        units = jnp.eye(len(x), dtype=x.dtype) / scale
-        carried: dict[tuple[int, ...], Array] = {(): (x - shift) / scale}
-        carried |= {(axis,): units[axis] for (axis,) in firsts}
-        for index in range(self.depth + 1):
-            layer = variables["params"][f"Dense_{index}"]
-            z = {order: value @ layer["kernel"] for order, value in carried.items()}
-            z[()] = z[()] + layer["bias"]
-            if index < self.depth:
-                value, slope, curvature = _with_derivatives(ACTIVATIONS[self.activation], z[()])
-                carried = {(): value}
-                carried |= {order: slope * z[order] for order in firsts}
-                for i, j in seconds:
-                    bent = curvature * z[i,] * z[j,]
-                    carried[i, j] = bent + slope * z[i, j] if (i, j) in z else bent
-        return z
-
-    def _dense(self, features: int, x: Array) -> Array:
-        xavier = nn.initializers.xavier_normal()
-        return nn.Dense(features, kernel_init=xavier, param_dtype=self.param_dtype)(x)
+            x = elementwise(ACTIVATIONS[self.activation], Dense(self.width, self.param_dtype)(x))
+        return Dense(self.outputs, self.param_dtype)(x)
 
 
-def _with_derivatives(activation: Callable[[Array], Array], z: Array) -> tuple[Array, Array, Array]:
-    """Returns an elementwise function's values and first two derivatives."""
-    ones = jnp.ones_like(z)
+class Dense(nn.Module):
+    """A linear layer that jets pass through; its kernel starts Xavier normal, its bias at zero.
 
-    def with_slope(z: Array) -> tuple[Array, Array]:
-        return jax.jvp(activation, (z,), (ones,))
+    Attributes:
+      features: number of outputs.
+      param_dtype: dtype of the parameters.
+    """
 
-    (value, slope), (_, curvature) = jax.jvp(with_slope, (z,), (ones,))
-    return value, slope, curvature
+    features: int
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns `x @ kernel + bias`, `[..., features]`, for `x` of shape `[..., n]`."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.xavier_normal(), shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], self.param_dtype)
+        return linear(kernel, x, bias)
+
+
+def _standardize(x: Any, shift: tuple[float, ...], scale: tuple[float, ...]) -> Any:
+    """Returns `(x - shift) / scale` for points or a jet; `x` where both are empty."""
+    if not scale:
+        return x
+    if x.shape[-1] != len(scale):
+        raise ValueError(
+            f"shift and scale have {len(scale)} coordinates, but the points have shape {x.shape}"
+        )
+    return (x - np.asarray(shift, x.dtype)) * (1 / np.asarray(scale, x.dtype))

@@ -17,8 +17,9 @@ OUTER = {"experiments", "benchmarks", "tests"}
 # `_names`, the wording of errors, knows nothing and may be known to all but the core.
 ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "_names": set(),
-    "calculus": {"_names"},
-    "networks": {"_names"},
+    "jets": set(),
+    "calculus": {"_names", "jets"},
+    "networks": {"_names", "jets"},
     "sampling": {"_names"},
     "problems": {"_names", "calculus", "sampling"},
     "methods": CORE | {"_names"},

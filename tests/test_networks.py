@@ -1,13 +1,10 @@
 """The multilayer perceptron against its formula in NumPy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modsync_jax.calculus import Field, partials
 from modsync_jax.networks import ACTIVATIONS, MLP
 
 
@@ -87,39 +84,3 @@ def test_bad_arguments_are_named_at_construction(arguments, message):
 def test_standardisation_of_other_points_is_an_error():
     with pytest.raises(ValueError, match=r"have 1 coordinates, but the points have shape \(2,\)"):
         parameters(MLP(width=3, depth=1, shift=(0.0,), scale=(1.0,)))
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_carried_derivatives_equal_nested_forward_mode(x64, activation, scaled):
-    """Both in float64: 1e-12 relative to the largest leaves room for other orders of rounding."""
-    scaling = {"shift": (0.5, -1.0, 2.0), "scale": (2.0, 0.3, 1.5)} if scaled else {}
-    network = MLP(
-        width=9, depth=3, outputs=2, activation=activation, param_dtype=jnp.float64, **scaling
-    )
-    x = jnp.array([0.3, -0.7, 1.1])
-    variables = network.init(jax.random.key(1), x)
-    names = ("", "t", "x", "y", "tt", "xx", "tx", "xy", "yy")
-
-    def derivatives(**fast):
-        u = Field(lambda x: network.apply(variables, x), ("t", "x", "y"), **fast)
-        return jnp.stack(partials(u, x, *names))
-
-    carried = derivatives(derivatives=functools.partial(network.derivatives, variables))
-    nested = derivatives()
-    assert jnp.abs(carried - nested).max() <= 1e-12 * jnp.abs(nested).max()
-
-
-def test_orders_above_the_second_are_left_to_forward_mode():
-    network = MLP(width=4, depth=2)
-    x = jnp.array([0.2])
-    variables = network.init(jax.random.key(0), x)
-    assert network.derivatives(variables, x, [(), (0, 0, 0)]) is None
-    u = Field(
-        lambda x: network.apply(variables, x),
-        ("x",),
-        functools.partial(network.derivatives, variables),
-    )
-    third = jax.jacfwd(jax.jacfwd(jax.jacfwd(lambda x: network.apply(variables, x)[0])))(x)
-    # float32, the same nesting of forward mode
-    np.testing.assert_allclose(partials(u, x, "xxx")[0], third.ravel(), rtol=1e-4)

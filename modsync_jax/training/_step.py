@@ -81,17 +81,16 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
     """Assembles the functions of a run of `network` on `problem`."""
     dtype = jnp.dtype(config.dtype)
     masked = methods.is_masked(config.method)
+    takes_jets = getattr(network, "takes_jets", False)
     sampler = None if config.sampler == "auto" else config.sampler
     counted = {**problem.points, **config.points}
     sample = partial(problem.sample, points=config.points, sampler=sampler, dtype=dtype)
 
     def field_of(params: PyTree) -> tuple[Field, PyTree]:
-        def u(x: Array) -> Any:
+        def u(x: Any) -> Any:
             return network.apply(params["network"], x)
 
-        fast = getattr(network, "derivatives", None)
-        derivatives = fast and partial(fast, params["network"])
-        return Field(u, problem.coordinates, derivatives), params["unknowns"]
+        return Field(u, problem.coordinates, takes_jets), params["unknowns"]
 
     plain = problem.objectives(field_of, config.objectives, config.loss_weights)
     names = tuple(sorted(plain))
