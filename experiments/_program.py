@@ -50,7 +50,7 @@ def settings(only_given: bool = False) -> dict[str, Any]:
         if only_given and not FLAGS[field.name].present:
             continue
         value: Any = FLAGS[field.name].value
-        if field.name in ("points", "loss_weights"):
+        if field.name in ("points", "loss_weights", "periods"):
             value = _mapping(field.name, value, int if field.name == "points" else float)
         values[field.name] = value
     return values

@@ -175,8 +175,8 @@ def elementwise(function: Activation, x: Any) -> Any:
     """Returns `function(x)`, for a function of single numbers.
 
     Args:
-      function: from an array to one of the same shape; the derivatives of `tanh` and `sin` are
-        known, those of others are taken by `jax.jvp`.
+      function: from an array to one of the same shape; the derivatives of `tanh`, `sin` and
+        `cos` are known, those of others are taken by `jax.jvp`.
       x: an array, or a jet.
     """
     if not isinstance(x, Jet):
@@ -187,6 +187,42 @@ def elementwise(function: Activation, x: Any) -> Any:
         bent = sum(curvature * c * x.carried[i] * x.carried[j] for i, j, c in bend)
         carried.append(slope * a + bent if bend else slope * a)
     return x._with(value, carried)
+
+
+def call(function: Callable[[Array], Array], x: Any) -> Any:
+    """Returns `function(x)`, for any function of one point; dearer than the operations above.
+
+    Args:
+      function: from `[n]` to `[m]`, made of JAX operations.
+      x: values `[..., n]`, or a jet of shape `[n]`.
+
+    Returns:
+      Values `[..., m]`, or a jet of shape `[m]`.
+    """
+    if not isinstance(x, Jet):
+        return jnp.vectorize(function, signature="(n)->(m)")(x)
+
+    def slope(a: Array, b: Array) -> Array:
+        return jax.jvp(function, (a,), (b,))[1]
+
+    carried = [
+        slope(x.value, a)
+        + sum(
+            c * jax.jvp(lambda y, i=i: slope(y, x.carried[i]), (x.value,), (x.carried[j],))[1]
+            for i, j, c in bend
+        )
+        for a, bend in zip(x.carried, x.bends, strict=True)
+    ]
+    return x._with(function(x.value), carried)
+
+
+def take(x: Any, indices: Sequence[int]) -> Any:
+    """Returns these entries of the last axis of an array, or of a jet."""
+    chosen = jnp.asarray(indices, int)
+    if not isinstance(x, Jet):
+        return x[..., chosen]
+    carried = tuple(a[chosen] for a in x.carried)
+    return dataclasses.replace(x, value=x.value[chosen], carried=carried)
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
@@ -208,9 +244,15 @@ def _sin(z: Array) -> tuple[Array, Array, Array]:
     return value, jnp.cos(z), -value
 
 
+def _cos(z: Array) -> tuple[Array, Array, Array]:
+    value = jnp.cos(z)
+    return value, -jnp.sin(z), -value
+
+
 _DERIVATIVES: Mapping[Any, Callable[[Array], tuple[Array, Array, Array]]] = {
     jnp.tanh: _tanh,
     jnp.sin: _sin,
+    jnp.cos: _cos,
 }
 
 

@@ -96,7 +96,7 @@ def _page(run: Run, folder: Path, images: Mapping[str, Path]) -> str:
     )
     captions = _captions(run)
     figures = "\n".join(_figure(path, name, captions[name]) for name, path in images.items())
-    network = "" if run.config["network"] else ", network=network"
+    network = "" if run.config["architecture"] else ", network=network"
     source = run.config["source"]
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -186,8 +186,8 @@ def _taken(path: Path) -> bool:
 def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     current = json.loads(json.dumps(config))
     differing = [key for key in current if stored.get(key) != current[key]]
-    if len(differing) > 1 and "network" in differing:
-        differing.remove("network")  # it follows from the settings
+    if len(differing) > 1 and "architecture" in differing:
+        differing.remove("architecture")  # it follows from the settings
     if differing:
         what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
         raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")

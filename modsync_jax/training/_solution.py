@@ -57,11 +57,12 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
     """
     config = _folder.read_config(run)
     if network is None:
-        if config["network"] is None:
+        if config["architecture"] is None:
             raise _folder.RunError(
                 f"{run} was trained with a network of its own; give load(run, network=)"
             )
-        network = networks.MLP(**config["network"], param_dtype=jnp.dtype(config["dtype"]))
+        kind = networks.NETWORKS[config["network"]]
+        network = kind(**config["architecture"], param_dtype=jnp.dtype(config["dtype"]))
     trained = _folder.read_best(run)
     result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
     return Solution(network, transform.export(trained), trained, result, _folder.read_metrics(run))

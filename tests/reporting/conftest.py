@@ -95,7 +95,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "steps": int(steps[-1]) - polish_steps,
                 "polish_steps": polish_steps,
                 "beta": 0.3,
-                "network": {"width": 8},
+                "architecture": {"width": 8},
             }
             | (config or {}),
             "result.json": {
