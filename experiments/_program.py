@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from absl import app, flags, logging
@@ -18,9 +18,11 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 }
 
 
-def define_settings() -> None:
-    """Defines one flag for every field of `TrainConfig`."""
+def define_settings(leave_out: Collection[str] = ()) -> None:
+    """Defines one flag for every field of `TrainConfig` but those in `leave_out`."""
     for field in dataclasses.fields(TrainConfig):
+        if field.name in leave_out:
+            continue
         choices = field.metadata["choices"]
         text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
         if field.type in _DEFINE:
@@ -47,7 +49,7 @@ def settings(only_given: bool = False) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TrainConfig):
-        if only_given and not FLAGS[field.name].present:
+        if field.name not in FLAGS or (only_given and not FLAGS[field.name].present):
             continue
         value: Any = FLAGS[field.name].value
         if field.name in ("points", "loss_weights", "periods"):
