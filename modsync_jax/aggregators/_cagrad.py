@@ -15,8 +15,9 @@ def cagrad_weights(gramian: Array, c: float | Array = 0.5, rescale: bool = False
 
     The update d maximises `min_k <g_k, d>` over `||d - g_0|| <= c ||g_0||`, g_0 the mean. With
     g_w the point of the gradients' convex hull that minimises `<g_w, g_0> + c ||g_0|| ||g_w||`,
-    it is `g_0 + c ||g_0|| g_w / ||g_w||`; g_w = 0 gives g_0. On each face of the hull, where some
-    g_k share the value `<g_k, d>`, that value solves a quadratic equation.
+    it is `g_0 + c ||g_0|| g_w / ||g_w||`. It is g_0 where g_w = 0, and where g_0 is shorter than
+    √(8 K eps) of the longest gradient. On a face of the hull, where the g_k share the value of
+    `<g_k, d>`, the step has a closed form.
 
     Args:
       gramian: `[K, K]`, K up to 12; cost and accuracy as in `_faces`.
@@ -34,19 +35,25 @@ def cagrad_weights(gramian: Array, c: float | Array = 0.5, rescale: bool = False
     largest = n.max()
     mean = n * _cosines.reciprocal(largest) / len(n)
     along = _cosines.times(cosines, mean)  # <u_k, g_0>
-    radius = c * jnp.sqrt(jnp.maximum((mean * along).sum(), 0.0))
+    squared = (mean * along).sum()
+    radius = c * jnp.sqrt(jnp.where(squared > _cosines.cutoff(cosines), squared, 0.0))
     faces = _faces.faces(cosines)
-    # The norms in which a value is shared, in units that fit the face: ratios may be 1e20.
+    # What the norms make of a shared value, in units that fit the face: ratios may be 1e20.
     plane = _faces.smallest_over(n)
     unit = jnp.where(faces.members, plane, 0.0).max(-1, keepdims=True)
     plane = plane * _cosines.reciprocal(unit)
-    # d - g_0 = sum_k x_k u_k with x = value * rise - level and the length `radius`.
+    # d - g_0 = sum_k x_k u_k: the least that makes the values <g_k, d> equal, -rest, and then as
+    # much of what raises them together as the radius leaves.
     rise, level = (_faces.stationary(faces, cosines, b) for b in (plane, along))
-    a, b, r = (v.sum(-1) for v in (plane * rise, plane * level, along * level))
-    root = b**2 - a * (r - radius**2)
-    value = ((b + jnp.sqrt(jnp.maximum(root, 0.0))) * _cosines.reciprocal(a))[:, None]
-    faces = faces._replace(regular=faces.regular & (root >= 0) & (a > 0))
-    x, failure = _faces.optimal(faces, cosines, value * plane - along, value * rise - level)
+    slope = (plane * rise).sum(-1)
+    shared = ((plane * level).sum(-1) * _cosines.reciprocal(slope))[:, None]
+    rest = level - shared * rise
+    left = radius**2 - ((along - shared * plane) * rest).sum(-1)
+    raised = jnp.sqrt(jnp.maximum(left, 0.0) * _cosines.reciprocal(slope))[:, None]
+    faces = faces._replace(regular=faces.regular & (left >= 0) & (slope > 0))
+    x, failure = _faces.optimal(
+        faces, cosines, (shared + raised) * plane - along, raised * rise - rest
+    )
     # No face is optimal where the hull holds the origin and nothing there is better.
     x = jnp.where(failure < jnp.sqrt(jnp.finfo(x.dtype).eps), x, 0.0)
     return (1.0 / len(n) + largest * x * _cosines.reciprocal(n)) / (1.0 + c if rescale else 1.0)

@@ -30,11 +30,8 @@ def reciprocal(x: Array) -> Array:
 
 
 def times(matrix: Array, vector: Array) -> Array:
-    """Products `[..., N]` of matrices `[..., N, K]` and vectors `[..., K]`.
-
-    One fused kernel for small K, in the precision of the type on every platform.
-    """
-    return (matrix * vector[..., None, :]).sum(-1)
+    """Products `[..., N]` of matrices `[..., N, K]` and vectors `[..., K]`, in full precision."""
+    return jnp.einsum("...nk,...k->...n", matrix, vector, precision="highest")
 
 
 def cutoff(matrix: Array) -> float:

@@ -14,6 +14,7 @@ the largest norm. About 0.05 ms at K = 2 and 2 ms at K = 9 on a CPU core, growin
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -48,17 +49,23 @@ def faces(q: Array) -> Faces:
             f"this aggregator looks at all subsets of the objectives and takes up to "
             f"{MAX_OBJECTIVES}, not {count}; sum some of them into one objective"
         )
-    tableau, regular = q[None], jnp.ones(1, bool)
-    for k, unit in enumerate(jnp.eye(count, dtype=q.dtype)):
-        # The sweep operator: after it, index k is in the inverted block, which holds -inverse.
+    indices = jnp.arange(count)
+    members = (jnp.arange(2**count)[:, None] >> indices) % 2 == 1
+
+    def sweep(state: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
+        # After it, index k is in the inverted block of the tableau, which holds -inverse.
+        tableau, regular = state
+        unit = (indices == k).astype(q.dtype)
         pivot = tableau[:, k, k]
         fit = pivot > cutoff(q)
         row = tableau[:, k] - unit
         scaled = row / jnp.where(fit, pivot, 1.0)[:, None]
         swept = tableau - row[:, :, None] * scaled[:, None, :] - 2.0 * jnp.outer(unit, unit)
-        tableau = jnp.concatenate([tableau, swept])
-        regular = jnp.concatenate([regular, regular & fit])
-    members = (jnp.arange(2**count)[:, None] >> jnp.arange(count)) % 2 == 1
+        member = members[:, k]
+        return (jnp.where(member[:, None, None], swept, tableau), regular & (fit | ~member)), None
+
+    start = (jnp.broadcast_to(q, (2**count, count, count)), jnp.ones(2**count, bool))
+    (tableau, regular), _ = jax.lax.scan(sweep, start, indices)
     inside = members[:, :, None] & members[:, None, :]
     return Faces(members, jnp.where(inside, -tableau, 0.0), regular)
 

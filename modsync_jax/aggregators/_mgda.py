@@ -39,7 +39,7 @@ def mgda(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraArg
       >>> tx = mgda()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [0.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
+      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
       [1. 1.]
     """
     return _base.from_weights(mgda_weights, groups=groups)

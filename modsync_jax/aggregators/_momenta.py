@@ -16,17 +16,19 @@ class Momenta(NamedTuple):
 
     Attributes:
       counts: how often each objective was seen, [K] int32.
+      steps: how often one was seen since all of them were, the first such time included, [] int32.
       sums: moving averages that start at zero, leaves [K, ...].
     """
 
     counts: Array
+    steps: Array
     sums: PyTree
 
 
 def start(params: PyTree, num_objectives: int) -> Momenta:
     """Momenta of K objectives that were not seen."""
     sums = jax.tree.map(lambda p: jnp.zeros((num_objectives, *p.shape), p.dtype), params)
-    return Momenta(jnp.zeros(num_objectives, jnp.int32), sums)
+    return Momenta(jnp.zeros(num_objectives, jnp.int32), jnp.zeros((), jnp.int32), sums)
 
 
 def move(momenta: Momenta, grad: PyTree, objective: Array | int, decay: float | Array) -> Momenta:
@@ -35,7 +37,9 @@ def move(momenta: Momenta, grad: PyTree, objective: Array | int, decay: float | 
     def one(m: Array, g: Array) -> Array:
         return m.at[objective].set((decay * m[objective] + (1.0 - decay) * g).astype(m.dtype))
 
-    return Momenta(momenta.counts.at[objective].add(1), jax.tree.map(one, momenta.sums, grad))
+    counts = momenta.counts.at[objective].add(1)
+    steps = momenta.steps + (counts.min() > 0)
+    return Momenta(counts, steps, jax.tree.map(one, momenta.sums, grad))
 
 
 def corrected(momenta: Momenta, decay: float | Array) -> PyTree:
@@ -43,13 +47,9 @@ def corrected(momenta: Momenta, decay: float | Array) -> PyTree:
 
     It is zero until every objective was seen.
     """
-    factors = jnp.where(all_seen(momenta), _cosines.reciprocal(1.0 - decay**momenta.counts), 0.0)
+    inverse = _cosines.reciprocal(1.0 - decay**momenta.counts)
+    factors = jnp.where(momenta.steps > 0, inverse, 0.0)
     return jax.tree.map(lambda m: jax.vmap(jnp.multiply)(m, factors.astype(m.dtype)), momenta.sums)
-
-
-def all_seen(momenta: Momenta) -> Array:
-    """Whether every objective was seen."""
-    return momenta.counts.min() > 0
 
 
 def check(grad: PyTree, params: PyTree, objective: Array | int | None) -> Array | int:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 from modsync_jax.aggregators import _base, _config, _momenta
 
@@ -14,14 +13,12 @@ class MomentumConfigState(NamedTuple):
     """State of `momentum_config`.
 
     Attributes:
-      momenta: of the objectives.
-      steps: updates since every objective was seen, [] int32.
+      momenta: of the objectives, and how often they were moved.
       first: moving average of the pseudo-gradients, leaves [...].
       second: moving average of their squares, leaves [...].
     """
 
     momenta: _momenta.Momenta
-    steps: Array
     first: Any
     second: Any
 
@@ -73,23 +70,20 @@ def momentum_config(
 
     def init_fn(params: optax.Params) -> MomentumConfigState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return MomentumConfigState(
-            _momenta.start(params, num_objectives), jnp.int32(0), zeros, zeros
-        )
+        return MomentumConfigState(_momenta.start(params, num_objectives), zeros, zeros)
 
     def update_fn(
         updates: optax.Updates, state: MomentumConfigState, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, MomentumConfigState]:
         objective = _momenta.check(updates, params, extra_args.get("objective"))
         momenta = _momenta.move(state.momenta, updates, objective, b1)
-        steps = state.steps + _momenta.all_seen(momenta)
         d, _ = config.update(_momenta.corrected(momenta, b1), config.init(params), params)
-        first = jax.tree.map(lambda x: (1 - b1**steps) * x, d)
+        first = jax.tree.map(lambda x: (1 - b1**momenta.steps) * x, d)
         pseudo = jax.tree.map(lambda new, old: (new - b1 * old) / (1 - b1), first, state.first)
         second = jax.tree.map(lambda v, p: b2 * v + (1 - b2) * p**2, state.second, pseudo)
-        unbias = 1 / (1 - b2 ** jnp.maximum(steps, 1))
+        unbias = 1 / (1 - b2 ** jnp.maximum(momenta.steps, 1))
         out = jax.tree.map(lambda x, v: x / (jnp.sqrt(v * unbias) + eps), d, second)
-        return out, MomentumConfigState(momenta, steps, first, second)
+        return out, MomentumConfigState(momenta, first, second)
 
     aggregate = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     return optax.chain(aggregate, optax.scale_by_learning_rate(learning_rate))

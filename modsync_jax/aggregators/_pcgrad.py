@@ -64,7 +64,7 @@ def pcgrad(
       >>> tx = pcgrad()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [-2.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
+      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
       [1. 3.]
     """
     if order not in ("random", "fixed"):

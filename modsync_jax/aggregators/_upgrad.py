@@ -43,7 +43,7 @@ def upgrad(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraA
       >>> tx = upgrad()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [-2.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
+      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
       [0.5 1.5]
     """
     return _base.from_weights(upgrad_weights, groups=groups)
