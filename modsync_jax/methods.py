@@ -15,6 +15,16 @@ _AGGREGATORS: dict[str, Callable[[], optax.GradientTransformationExtraArgs]] = {
     "dcgd": aggregators.dcgd,
     "dcgd-avg": lambda: aggregators.dcgd("avg"),
     "dcgd-proj": lambda: aggregators.dcgd("proj"),
+    "pcgrad": aggregators.pcgrad,
+    "cagrad": aggregators.cagrad,
+    "mgda": aggregators.mgda,
+    "chebyshev": aggregators.chebyshev_center,
+    "imtl-g": aggregators.imtl_g,
+    "aligned-mtl": aggregators.aligned_mtl,
+    "upgrad": aggregators.upgrad,
+    "dual-proj": aggregators.dual_proj,
+    "nash-mtl": aggregators.nash_mtl,
+    "grad-drop": aggregators.grad_drop,
 }
 _MASKED = "modsync+"
 
