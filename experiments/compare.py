@@ -12,14 +12,13 @@ import os
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
 from experiments import _program
 from modsync_jax.training import ConfigError, NonFinite, TrainConfig
 
 _program.define_settings(leave_out=("method", "seed"))
 _program.define_device()
+_program.define_lists()
 _PROBLEM = flags.DEFINE_string(
     "problem", "burgers", "a problem's name, or file.py:name of your own"
 )
@@ -34,6 +33,7 @@ flags.adopt_module_key_flags(_program)
 
 def main() -> None:
     """Trains what is not finished, and compares."""
+    _program.show_lists()
     problem = _PROBLEM.value
     if ".py:" in problem:
         problem = os.path.abspath(problem)
@@ -74,10 +74,7 @@ def main() -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     head, *lines = reporting.as_text(rows, _TARGET.value)
-    table = Table(*head, title=f"{problem}, {shared['steps']:,} steps")
-    for line in lines:
-        table.add_row(*line)
-    Console(width=None if Console().is_terminal else 160).print(table)
+    _program.show_table(f"{problem}, {shared['steps']:,} steps", head, lines)
     print(f"see {folder}/comparison.html")
 
 

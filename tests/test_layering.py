@@ -23,6 +23,7 @@ ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "sampling": {"_names"},
     "problems": {"_names", "calculus", "sampling"},
     "methods": CORE | {"_names"},
+    "citations": {"_names", "methods", "problems"},
     "reporting": set(),
 }
 

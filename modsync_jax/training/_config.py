@@ -32,7 +32,11 @@ class TrainConfig:
       ConfigError: on a value that is not allowed, in one line.
     """
 
-    method: str = _field("modsync+dcgd", "how gradients become updates", tuple(methods.names()))
+    method: str = _field(
+        "modsync+dcgd",
+        "how gradients become updates, [modsync+][balancing+...][aggregator], such as adam, dcgd,"
+        " lra+dcgd or modsync+config; --list_methods shows all",
+    )
     steps: int = _field(20_000, "optimisation steps")
     seed: int = _field(0, "seed of all randomness: initialisation and points")
 
@@ -86,6 +90,10 @@ class TrainConfig:
     checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
 
     def __post_init__(self) -> None:
+        try:
+            methods.parse(self.method)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:

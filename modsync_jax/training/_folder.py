@@ -95,6 +95,10 @@ class RunFolder:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         self._replace(name, text.encode())
 
+    def write_text(self, name: str, content: str) -> None:
+        """Writes a text file whole or not at all."""
+        self._replace(name, content.encode())
+
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes a `.npz` file whole or not at all."""
         buffer = io.BytesIO()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from modsync_jax import networks, problems, reporting, transform
+from modsync_jax import citations, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import _measure, _signals, _step
@@ -81,6 +81,7 @@ def solve(
             solution = _train(problem, own or built, config, folder, progress)
         if folder is not None:
             folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+            folder.write_text("references.bib", citations.of_run(identity))
             folder.write("result.json", solution.result)
     if report and folder is not None and not (folder.path / "report.html").exists():
         reporting.write_report(folder.path)
