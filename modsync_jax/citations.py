@@ -32,7 +32,9 @@ class Entry:
     def short(self) -> str:
         """Authors and year: `Hwang & Lim 2024`, `Yu et al. 2020`."""
         names = [a.partition(",")[0] for a in self.fields["author"].split(" and ")]
-        who = " & ".join(names) if len(names) < 4 else f"{names[0]} et al."
+        who = ", ".join(names[:-1]) + " & " * (len(names) > 1) + names[-1]
+        if len(names) > 3:
+            who = f"{names[0]} et al."
         for braced, plain in (("{\\'e}", "é"), ("{", ""), ("}", "")):
             who = who.replace(braced, plain)
         return f"{who} {self.fields['year']}"

@@ -133,7 +133,7 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
             key=jax.random.key_data(key),
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=tx.init(params),
+            opt_state=jax.tree.map(jnp.copy, tx.init(params)),  # donated: no buffer twice
             best_params=jax.tree.map(jnp.copy, params),
             best_score=jnp.array(jnp.inf, dtype),
             best_step=jnp.zeros((), jnp.int32),
