@@ -69,5 +69,5 @@ def manufactured(
 
 def _float64() -> AbstractContextManager:
     """Switches 64-bit types on for this thread alone; the switch moved within JAX."""
-    switch = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
-    return switch(True)
+    owner = jax if hasattr(jax, "enable_x64") else jax.experimental
+    return owner.enable_x64(True)

@@ -55,9 +55,7 @@ class Solution:
         observed = partial(problem.observed, self.field, self.params["unknowns"])
         return self._evaluate(observed, points)
 
-    def _evaluate(
-        self, function: Callable[[Array], Array], points: Array | np.ndarray
-    ) -> Array:
+    def _evaluate(self, function: Callable[[Array], Array], points: Array | np.ndarray) -> Array:
         points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
