@@ -10,6 +10,7 @@ from modsync_jax.problems._conditions import (
     robin,
     value,
 )
+from modsync_jax.problems._manufactured import manufactured
 from modsync_jax.problems._registry import get, load, names
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "derivative",
     "get",
     "load",
+    "manufactured",
     "names",
     "normal_derivative",
     "periodic",

@@ -6,7 +6,7 @@ named residuals at them, and gathers those into scalar objectives.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -47,7 +47,10 @@ class Problem:
       outputs: names of the m values of the field.
       unknowns: starting values of coefficients that are trained too; the residual gets them by
         keyword.
-      reference: the solution if it is known, from points `[N, d]` to values `[N, m]`.
+      observe: `(u, x, **unknowns) -> {"speed": value, ...}`, the q quantities that are drawn and
+        compared with the reference, as a residual returns its values; the outputs by default.
+      reference: the quantities of the solution if it is known, from points `[N, d]` to values
+        `[N, q]`.
       sampler: name of the sampler in `modsync_jax.sampling`.
       standardize: whether the network should see standardised coordinates.
       source: where the problem, its settings and its reference come from.
@@ -63,6 +66,7 @@ class Problem:
     points: Mapping[str, int]
     outputs: tuple[str, ...] = ("u",)
     unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    observe: Callable[..., Mapping[str, Array]] | None = None
     reference: Callable[[np.ndarray], ArrayLike] | None = None
     sampler: str = "uniform"
     standardize: bool = False
@@ -83,7 +87,7 @@ class Problem:
                 jax.eval_shape(partial(self._trace, name, counts, sampler))
             except ValueError as error:
                 raise ValueError(f"{self.name}, {name}: {error}") from error
-        self._check_reference()
+        self._check_observed()
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -94,6 +98,17 @@ class Problem:
     def terms(self) -> tuple[str, ...]:
         """`"residual"` and the names of the conditions."""
         return ("residual", *self.conditions)
+
+    @cached_property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of the q quantities that are drawn and compared with the reference."""
+        names: list[str] = []
+
+        def trace(x: Array) -> None:  # dictionaries come out of `eval_shape` sorted
+            names.extend(self._observe(self._any_field(), self.unknowns, x))
+
+        jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
+        return tuple(names)
 
     def sample(
         self,
@@ -139,7 +154,7 @@ class Problem:
 
         def at_point(u: Field, unknowns: Unknowns, point: Any) -> dict[str, Array]:
             if name == "residual":
-                return _scalars(self.residual(u, point, **unknowns))
+                return _scalars(self.residual(u, point, **unknowns), "the residual")
             return self.conditions[name].residual(u, point, self.domain, self.outputs)
 
         def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
@@ -150,6 +165,14 @@ class Problem:
     def pointwise(self, u: Field, unknowns: Unknowns, batch: Batch) -> dict[str, dict[str, Array]]:
         """Returns all residual vectors, `{"residual": {"pde": [N]}, "left": {"u": [N]}}`."""
         return {name: self.term(name)(u, unknowns, points) for name, points in batch.items()}
+
+    def observed(self, u: Field, unknowns: Unknowns, points: Array) -> Array:
+        """Returns the quantities `[N, q]` of a field at points `[N, d]`, ordered as their names."""
+
+        def at_point(x: Array) -> Array:
+            return jnp.stack(list(self._observe(u, unknowns, x).values()))
+
+        return jax.vmap(at_point)(points)
 
     def groups(self, grouping: str = "paper") -> dict[str, tuple[str, ...]]:
         """Returns the terms of each objective.
@@ -252,34 +275,43 @@ class Problem:
 
     def _trace(self, name: str, counts: Mapping[str, int], sampler: Sampler) -> dict[str, Array]:
         """Evaluates one term of an arbitrary smooth field, for its shapes."""
-        u = Field(lambda x: jnp.full(len(self.outputs), jnp.sum(x)), self.coordinates)
         points = self._draw(name, jax.random.key(0), counts, sampler, jnp.float32)
-        return self.term(name)(u, self.unknowns, points)
+        return self.term(name)(self._any_field(), self.unknowns, points)
 
-    def _check_reference(self) -> None:
+    def _any_field(self) -> Field:
+        return Field(lambda x: jnp.full(len(self.outputs), jnp.sum(x)), self.coordinates)
+
+    def _observe(self, u: Field, unknowns: Unknowns, x: Array) -> dict[str, Array]:
+        """Returns the quantities at one point, as scalars."""
+        if self.observe is None:
+            return dict(zip(self.outputs, u(x), strict=True))
+        return _scalars(self.observe(u, x, **unknowns), "observe")
+
+    def _check_observed(self) -> None:
+        try:
+            q = len(self.quantities)
+        except ValueError as error:
+            raise ValueError(f"{self.name}, observe: {error}") from error
         if self.reference is None:
             return
-        m = len(self.outputs)
-        points = np.tile(self.domain.mean, (m + 1, 1))  # N differs from m: no accidental match
+        points = np.tile(self.domain.mean, (q + 1, 1))  # N differs from q: no accidental match
         shape = np.shape(self.reference(points))
-        if shape != (m + 1, m):
+        if shape != (q + 1, q):
             hint = "; add an axis, values[:, None]" if len(shape) == 1 else ""
             raise ValueError(
-                f"{self.name}: reference must return [N, m] for points [N, d], here {(m + 1, m)},"
-                f" but returned {shape}{hint}"
+                f"{self.name}: reference must return [N, {q}] for points [N, d], a column for each"
+                f" of {', '.join(self.quantities)}, here {(q + 1, q)}, but returned {shape}{hint}"
             )
 
 
-def _scalars(values: Mapping[str, Array]) -> dict[str, Array]:
-    """Returns the named values of a residual as scalars, with nothing left to broadcasting."""
+def _scalars(values: Mapping[str, Array], owner: str) -> dict[str, Array]:
+    """Returns named values at a point as scalars, with nothing left to broadcasting."""
     if not isinstance(values, Mapping) or not values:
-        raise ValueError(
-            f"the residual must return named values, {{'pde': ...}}, but returned {values}"
-        )
+        raise ValueError(f"{owner} must return named values, {{'pde': ...}}, but returned {values}")
     for name, value in values.items():
         if jnp.shape(value) not in ((), (1,)):
             raise ValueError(
-                f"{name!r} of the residual must be one number at a point, shape () or (1,), but has"
-                f" shape {jnp.shape(value)}; name each equation of a system"
+                f"{name!r} of {owner} must be one number at a point, shape () or (1,), but has"
+                f" shape {jnp.shape(value)}; name each one of several"
             )
     return {name: jnp.reshape(value, ()) for name, value in values.items()}

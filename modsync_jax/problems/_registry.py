@@ -6,13 +6,41 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from modsync_jax._names import lookup, unknown
-from modsync_jax.problems import burgers, helmholtz2d, klein_gordon2d
+from modsync_jax.problems import (
+    allen_cahn,
+    burgers,
+    cavity_stream,
+    cavity_velocity,
+    convection,
+    heat,
+    helmholtz2d,
+    helmholtz3d,
+    klein_gordon2d,
+    klein_gordon3d,
+    korteweg_de_vries,
+    poisson1d,
+    poisson2d,
+    reaction,
+    wave,
+)
 from modsync_jax.problems._base import Problem
 
 _PROBLEMS: Mapping[str, Callable[[], Problem]] = {
+    "allen_cahn": allen_cahn.problem,
     "burgers": burgers.problem,
+    "cavity_stream": cavity_stream.problem,
+    "cavity_velocity": cavity_velocity.problem,
+    "convection": convection.problem,
+    "heat": heat.problem,
     "helmholtz2d": helmholtz2d.problem,
+    "helmholtz3d": helmholtz3d.problem,
     "klein_gordon2d": klein_gordon2d.problem,
+    "klein_gordon3d": klein_gordon3d.problem,
+    "korteweg_de_vries": korteweg_de_vries.problem,
+    "poisson1d": poisson1d.problem,
+    "poisson2d": poisson2d.problem,
+    "reaction": reaction.problem,
+    "wave": wave.problem,
 }
 
 

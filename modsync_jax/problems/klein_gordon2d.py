@@ -12,28 +12,22 @@ from jax import Array
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems._base import Problem
 from modsync_jax.problems._conditions import derivative, value
+from modsync_jax.problems._manufactured import manufactured
 from modsync_jax.sampling import box
 
 FREQUENCY = 5 * np.pi
 
 
-def residual(u: Field, x: Array) -> dict[str, Array]:
-    """Returns the equation's residual at a point `[2]`, (t, x)."""
+def operator(u: Field, x: Array) -> dict[str, Array]:
+    """Returns the equation's left side at a point `[2]`, (t, x)."""
     values, wave = partials(u, x, "", {"tt": 1.0, "xx": -1.0})
-    return {"pde": wave + values**3 - _source(*x)}
+    return {"pde": wave + values**3}
 
 
-def _source(t: Array, x: Array) -> Array:
-    u = x * jnp.cos(FREQUENCY * t) + (x * t) ** 3
-    u_tt = -(FREQUENCY**2) * x * jnp.cos(FREQUENCY * t) + 6 * x**3 * t
-    u_xx = 6 * x * t**3
-    return u_tt - u_xx + u**3
-
-
-def reference(points: np.ndarray) -> np.ndarray:
-    """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x)."""
-    t, x = np.asarray(points, np.float64).T
-    return (x * np.cos(FREQUENCY * t) + (x * t) ** 3)[:, None]
+def exact(x: Array) -> Array:
+    """Returns the solution `[1]` at a point `[2]`, (t, x)."""
+    t, x = x[:1], x[1:]
+    return x * jnp.cos(FREQUENCY * t) + (x * t) ** 3
 
 
 def problem() -> Problem:
@@ -41,16 +35,16 @@ def problem() -> Problem:
     conditions = {
         "initial": value("t=0", lambda x: x[1]),
         "initial_velocity": derivative("t=0", "t", 0.0),
-        "left": value("x=0", 0.0),
-        "right": value("x=1", lambda x: jnp.cos(FREQUENCY * x[0]) + x[0] ** 3),
+        "left": value("x=0", exact),
+        "right": value("x=1", exact),
     }
-    return Problem(
+    return manufactured(
+        operator,
+        exact,
         name="klein_gordon2d",
         domain=box(t=(0, 1), x=(0, 1)),
-        residual=residual,
         conditions=conditions,
         points=dict.fromkeys(["residual", *conditions], 128),
-        reference=reference,
         standardize=True,
         source="Wang, Teng & Perdikaris 2021; settings of Hwang & Lim 2024 (DCGD)",
     )

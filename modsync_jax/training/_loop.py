@@ -146,7 +146,8 @@ def _train(
                 raise Interrupted(_how_to_resume(step, config, folder))
     trained = state.best_params
     result = _measure.summary(problem, config, rows, state, clock)
-    return Solution(network, transform.export(trained), trained, result, rows)
+    params = transform.export(trained)
+    return Solution(network, problem.coordinates, params, trained, result, rows)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -77,22 +77,23 @@ def on_grid(
     """The solution on a grid, as `solution.npz` holds it.
 
     Args:
-      problem: where the domain and the reference come from.
+      problem: where the domain, its quantities and the reference come from.
       solution: what is evaluated.
       counts: points along each coordinate; those of the test grid if None.
 
     Returns:
-      `coordinates`, `outputs` and `shape` of the grid; `points` [N, d], the last coordinate
-      fastest; `prediction` [N, m] and, where there is one, `reference` [N, m], float64.
+      `coordinates` and `shape` of the grid; `points` [N, d], the last coordinate fastest;
+      `outputs`, the names of the problem's quantities, their `prediction` [N, q] and, where there
+      is one, `reference` [N, q], float64.
     """
     counts = counts or grid_counts(problem)
     points = problem.domain.grid(counts)
     arrays = {
         "coordinates": np.array(problem.coordinates),
-        "outputs": np.array(problem.outputs),
+        "outputs": np.array(problem.quantities),
         "shape": np.array(counts),
         "points": points,
-        "prediction": np.asarray(solution(points), np.float64),
+        "prediction": np.asarray(solution.observed(problem, points), np.float64),
     }
     if problem.reference is not None:
         arrays["reference"] = np.asarray(problem.reference(points), np.float64)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from flax import linen as nn
 from jax import Array
 
 from modsync_jax import networks, transform
+from modsync_jax.calculus import Field
+from modsync_jax.problems import Problem
 from modsync_jax.training import _folder
 
 PyTree = Any
@@ -24,6 +27,7 @@ class Solution:
 
     Attributes:
       network: the Flax module.
+      coordinates: one letter for each entry of a point.
       params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, masked already.
       trained: the parameters as trained; `ModSyncParams` for a method with thresholds.
       result: what `result.json` holds; empty for a run that is not finished.
@@ -31,18 +35,41 @@ class Solution:
     """
 
     network: nn.Module
+    coordinates: tuple[str, ...]
     params: PyTree
     trained: PyTree
     result: Mapping[str, Any]
     metrics: list[_folder.Row]
 
+    @property
+    def field(self) -> Field:
+        """The network as a field, whose derivatives `modsync_jax.calculus` takes."""
+        return field_of(self.network, self.coordinates, self.params["network"])
+
     def __call__(self, points: Array | np.ndarray) -> Array:
         """The field's values `[N, m]` at points `[N, d]`."""
+        return self._evaluate(jax.vmap(self.field), points)
+
+    def observed(self, problem: Problem, points: Array | np.ndarray) -> Array:
+        """What the problem compares with its reference, `[N, q]`, at points `[N, d]`."""
+        observed = partial(problem.observed, self.field, self.params["unknowns"])
+        return self._evaluate(observed, points)
+
+    def _evaluate(self, function: Callable[[Array], Array], points: Array | np.ndarray) -> Array:
         points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
         with jax.default_matmul_precision("highest"):
-            return jax.vmap(lambda x: self.network.apply(self.params["network"], x))(points)  # type: ignore[return-value]
+            return function(points)
+
+
+def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree) -> Field:
+    """A network with its variables as a field, which takes jets if the network does."""
+
+    def u(x: Any) -> Any:
+        return network.apply(variables, x)
+
+    return Field(u, coordinates, getattr(network, "takes_jets", False))
 
 
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
@@ -65,4 +92,11 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
         network = kind(**config["architecture"], param_dtype=jnp.dtype(config["dtype"]))
     trained = _folder.read_best(run)
     result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
-    return Solution(network, transform.export(trained), trained, result, _folder.read_metrics(run))
+    return Solution(
+        network,
+        tuple(config["coordinates"]),
+        transform.export(trained),
+        trained,
+        result,
+        _folder.read_metrics(run),
+    )

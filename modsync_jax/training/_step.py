@@ -19,6 +19,7 @@ from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _optimizers
 from modsync_jax.training._config import TrainConfig
+from modsync_jax.training._solution import field_of
 from modsync_jax.transform import (
     ModSyncParams,
     effective_weights,
@@ -81,18 +82,14 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
     """Assembles the functions of a run of `network` on `problem`."""
     dtype = jnp.dtype(config.dtype)
     masked = methods.is_masked(config.method)
-    takes_jets = getattr(network, "takes_jets", False)
     sampler = None if config.sampler == "auto" else config.sampler
     counted = {**problem.points, **config.points}
     sample = partial(problem.sample, points=config.points, sampler=sampler, dtype=dtype)
 
-    def field_of(params: PyTree) -> tuple[Field, PyTree]:
-        def u(x: Any) -> Any:
-            return network.apply(params["network"], x)
+    def fields(params: PyTree) -> tuple[Field, PyTree]:
+        return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
 
-        return Field(u, problem.coordinates, takes_jets), params["unknowns"]
-
-    plain = problem.objectives(field_of, config.objectives, config.loss_weights)
+    plain = problem.objectives(fields, config.objectives, config.loss_weights)
     names = tuple(sorted(plain))
     objectives: Any = plain
     if masked:
@@ -113,7 +110,7 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
     def stream(state: TrainState, number: int) -> Array:
         return jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
 
-    vectors: Any = problem.residual_vectors(field_of, config.objectives, config.loss_weights)
+    vectors: Any = problem.residual_vectors(fields, config.objectives, config.loss_weights)
     if masked:
         vectors = mask_objectives(vectors)
 
@@ -200,9 +197,9 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
             row |= _sparsity_row(state.params, names)
         score = losses.sum()
         if references:
-            u, _ = field_of(export(state.params))
+            u, unknowns = fields(export(state.params))
             for name, (points, values) in references.items():
-                error = jax.vmap(u)(points) - values
+                error = problem.observed(u, unknowns, points) - values
                 score = jnp.linalg.norm(error) / jnp.linalg.norm(values)
                 row[f"{name}/relative_l2"] = score
                 row[f"{name}/mean_absolute"] = jnp.abs(error).mean()

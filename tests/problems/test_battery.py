@@ -1,12 +1,20 @@
-"""What every problem must pass; a new problem is one more row of `EXACT`."""
+"""What every problem must pass; a new problem is one more row of `ROWS`."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy.polynomial import chebyshev
+from scipy.integrate import solve_ivp
 
 from modsync_jax import problems
 from modsync_jax.calculus import Field
+
+# --- solutions, each a function of one point, `[d]` to `[m]` -------------------------------------
 
 
 def burgers(p):
@@ -26,22 +34,209 @@ def helmholtz2d(p):
     return jnp.sin(jnp.pi * p[:1]) * jnp.sin(4 * jnp.pi * p[1:])
 
 
+def helmholtz3d(p):
+    return jnp.prod(jnp.sin(jnp.pi * jnp.array([4, 4, 3]) * p), keepdims=True)
+
+
 def klein_gordon2d(p):
     t, x = p[:1], p[1:]
     return x * jnp.cos(5 * jnp.pi * t) + (x * t) ** 3
 
 
-EXACT = {"burgers": burgers, "helmholtz2d": helmholtz2d, "klein_gordon2d": klein_gordon2d}
+def klein_gordon3d(p):
+    t, x, y = p
+    return jnp.array([x + y, x * y]) @ jnp.stack([jnp.cos(2 * t), jnp.sin(2 * t)])[:, None]
 
-EVERY = pytest.mark.parametrize("name", sorted(EXACT))
 
-# Formulas leave float64 rounding, some 1e-12 after second derivatives of size 160. In the shock of
-# Burgers the terms reach 5e3 and are themselves quotients of rounded sums.
-TOLERANCE = 1e-8
+def poisson1d(p):
+    return jnp.sin(4 * jnp.pi * p)
+
+
+def poisson2d(p):
+    return jnp.prod(jnp.sin(jnp.pi * p), keepdims=True)
+
+
+def wave(p):
+    """D'Alembert's form, two waves that travel at the speed 2."""
+    t, x = p[:1], p[1:]
+    here, there = (jnp.pi * (x + s * 2 * t) for s in (1, -1))
+    return (jnp.sin(here) + jnp.sin(there) + (jnp.sin(4 * here) + jnp.sin(4 * there)) / 2) / 2
+
+
+def convection(p):
+    return jnp.sin(p[1:] - 30 * p[:1])
+
+
+def reaction(p):
+    """The logistic function, from the logit of the start."""
+    t, x = p[:1], p[1:]
+    exponent = -((x - jnp.pi) ** 2) / (2 * (jnp.pi / 4) ** 2)
+    return jax.nn.sigmoid(5 * t + exponent - jnp.log1p(-jnp.exp(exponent)))
+
+
+def heat(p):
+    return jnp.exp(-0.4 * jnp.pi**2 * p[:1]) * jnp.sin(jnp.pi * p[1:])
+
+
+def table(start, oscillation, rest, points, degree):
+    """Coefficients `[degree + 1, modes]` of T_j(2t - 1) exp(iπkx), by SciPy's DOP853.
+
+    Modes of a Fourier series on [-1, 1] follow v' = oscillation · v + rest(v), with an integrating
+    factor for the first, and are interpolated at Chebyshev points of [0, 1]. The references use
+    exponential differencing.
+    """
+    k = np.arange(points // 2 + 1)
+    frequency, slope = oscillation(1j * np.pi * k), 1j * np.pi * k
+
+    def rate(t, v):
+        factor = np.exp(frequency * t)
+        return rest(factor * v, slope) / factor
+
+    nodes = np.cos(np.pi * (np.arange(degree + 1)[::-1] + 0.5) / (degree + 1))
+    times = (1 + nodes) / 2
+    modes = np.fft.rfft(start(np.arange(points) / points * 2 - 1))
+    solution = solve_ivp(rate, (0, 1), modes, "DOP853", times, rtol=1e-10, atol=1e-12)
+    modes = np.exp(frequency * times[:, None]) * solution.y.T
+    modes *= np.where(k % (points // 2), 2, 1) * (-1.0) ** k / points  # the grid starts at x = -1
+    return np.linalg.solve(chebyshev.chebvander(nodes, degree), modes)
+
+
+def series(coefficients, p):
+    """The field of a table, differentiable to any order."""
+    t, x = p
+
+    def recurrence(carry, _):
+        before, last = carry
+        return (last, 2 * (2 * t - 1) * last - before), before
+
+    _, polynomials = jax.lax.scan(
+        recurrence, (jnp.ones_like(t), 2 * t - 1), length=len(coefficients)
+    )
+    real, imaginary = polynomials @ coefficients.real, polynomials @ coefficients.imag
+    angles = jnp.pi * jnp.arange(len(real)) * x
+    return (real @ jnp.cos(angles) - imaginary @ jnp.sin(angles))[None]
+
+
+@cache
+def allen_cahn_table():
+    def rest(modes, slope):
+        u = np.fft.irfft(modes)
+        return 1e-4 * slope**2 * modes + np.fft.rfft(5 * u - 5 * u**3)
+
+    return table(lambda x: x**2 * np.cos(np.pi * x), np.zeros_like, rest, points=1024, degree=60)
+
+
+def allen_cahn(p):
+    return series(jnp.asarray(allen_cahn_table()), p)
+
+
+@cache
+def korteweg_de_vries_table():
+    def rest(modes, slope):
+        return -slope * np.fft.rfft(np.fft.irfft(modes) ** 2 / 2)
+
+    return table(
+        lambda x: np.cos(np.pi * x), lambda slope: -0.0025 * slope**3, rest, 128, degree=180
+    )
+
+
+def korteweg_de_vries(p):
+    return series(jnp.asarray(korteweg_de_vries_table()), p)
+
+
+def kovasznay(p):
+    """Flow behind a grid (Kovasznay 1948) at Re = 100: its stream function and pressure."""
+    x, y = p
+    rate = 50 - jnp.sqrt(50**2 + 4 * jnp.pi**2)
+    wake = jnp.exp(rate * x)
+    psi = y - wake * jnp.sin(2 * jnp.pi * y) / (2 * jnp.pi)
+    return jnp.stack([psi, (1 - wake**2) / 2])
+
+
+def lid(p):
+    """No flow of Navier and Stokes, but u = 1 on all of the lid, and no velocity on the walls."""
+    x, y = p
+    bump, depth = (x * (1 - x)) ** 2, 1 - y
+    return jnp.stack([-depth * y**2 * bump / (bump + depth**2), x * y])
+
+
+def with_velocity(stream):
+    """From (ψ, p) to (u, v, p)."""
+
+    def flow(p):
+        _, (psi_x, psi_y) = jax.value_and_grad(lambda p: stream(p)[0])(p)
+        return jnp.stack([psi_y, -psi_x, stream(p)[1]])
+
+    return flow
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A problem's solution, computed independently of it.
+
+    Attributes:
+      exact: satisfies the residual; and the conditions, and is the reference, but for the cavity.
+      on_faces: satisfies the conditions of the cavity, which has no closed solution for all of it;
+        its reference has tests of its own, in `test_cavity.py`.
+      residual: how well the residual is satisfied.
+      conditions: how well the conditions are satisfied.
+      reference: how well the reference agrees.
+      smooth: of points `[N, d]`, those where residual and reference hold; all by default.
+    """
+
+    exact: Callable
+    on_faces: Callable | None = None
+    residual: float = 1e-8
+    conditions: float = 1e-8
+    reference: float = 1e-12
+    smooth: Callable = lambda points: np.full(len(points), True)
+
+
+def away_from_the_kink(points):
+    """Allen-Cahn's start has a kink at x = ±1, which diffuses by 0.01 √t: no series converges."""
+    t, x = np.asarray(points).T
+    return (t > 0.1) & (np.abs(x) < 0.9)
+
+
+# Formulas leave float64 rounding: in residuals some 1e-12 after second derivatives of size 300, and
+# in references 1e-12 with sums of 100 terms for Burgers. In the shock of Burgers the residual's
+# terms reach 5e3 and are themselves quotients of rounded sums, hence 1e-8.
+# Of the numerical solutions, references and tables are both accurate to 1e-8, the steps of the
+# references in time; a residual multiplies the tables' own 1e-9 by rates of up to 1e3.
+# Of the kink at Allen-Cahn's start, the table leaves out Σ 8/(πk)² over k > 512 = 1.6e-3 at most.
+ROWS = {
+    "allen_cahn": Row(
+        allen_cahn, residual=5e-6, conditions=1.6e-3, reference=2e-8, smooth=away_from_the_kink
+    ),
+    "burgers": Row(burgers),
+    "cavity_stream": Row(kovasznay, lid),
+    "cavity_velocity": Row(with_velocity(kovasznay), with_velocity(lid)),
+    "convection": Row(convection),
+    "heat": Row(heat),
+    "helmholtz2d": Row(helmholtz2d),
+    "helmholtz3d": Row(helmholtz3d),
+    "klein_gordon2d": Row(klein_gordon2d),
+    "klein_gordon3d": Row(klein_gordon3d),
+    "korteweg_de_vries": Row(korteweg_de_vries, residual=5e-6, reference=2e-8),
+    "poisson1d": Row(poisson1d),
+    "poisson2d": Row(poisson2d),
+    "reaction": Row(reaction),
+    "wave": Row(wave),
+}
+
+EVERY = pytest.mark.parametrize("name", sorted(ROWS))
 
 
 def test_every_problem_has_a_row():
-    assert tuple(sorted(EXACT)) == problems.names()
+    assert tuple(sorted(ROWS)) == problems.names()
+
+
+@cache
+def sample(name):
+    """A batch of a problem as NumPy arrays; compiling a sampler takes longer than all else here."""
+    return jax.device_get(jax.jit(problems.get(name).sample)(jax.random.key(0)))
 
 
 def with_shock(points):
@@ -50,56 +245,74 @@ def with_shock(points):
     return jnp.concatenate([points, jnp.stack([t, x], axis=1)])
 
 
+def pointwise(problem, row, batch, shift=lambda p: 0.0):
+    """The residuals of every term, for the row's solution plus a shift."""
+    values = {}
+    for term in batch:
+        exact = row.exact if term == "residual" else row.on_faces or row.exact
+        u = Field(lambda p, exact=exact: exact(p) + shift(p), problem.coordinates)
+        values |= problem.pointwise(u, {}, {term: batch[term]})
+    return values
+
+
 @EVERY
 def test_the_exact_solution_satisfies_the_residual_and_every_condition(x64, name):
-    problem = problems.get(name)
-    batch = problem.sample(jax.random.key(0), dtype=jnp.float64)
+    problem, row = problems.get(name), ROWS[name]
+    batch = {term: jnp.asarray(points, jnp.float64) for term, points in sample(name).items()}
     if name == "burgers":
         batch["residual"] = with_shock(batch["residual"])
-    u = Field(EXACT[name], problem.coordinates)
-    residuals = jax.jit(lambda batch: problem.pointwise(u, {}, batch))(batch)
+    residuals = jax.jit(lambda batch: pointwise(problem, row, batch))(batch)
     assert set(residuals) == {"residual", *problem.conditions}
+    smooth = row.smooth(batch["residual"])
+    assert np.mean(smooth) > 0.5
     for term, values in residuals.items():
         for label, vector in values.items():
             assert vector.shape == (len(jax.tree.leaves(batch[term])[0]),)
+            vector = vector[smooth] if term == "residual" else vector
             worst = float(jnp.max(jnp.abs(vector)))
-            assert worst < TOLERANCE, f"{term}, {label}: {worst:.1e}"
+            allowed = row.residual if term == "residual" else row.conditions
+            assert worst < allowed, f"{term}, {label}: {worst:.1e}"
 
 
 @EVERY
 def test_a_wrong_solution_fails_every_term(name):
     problem = problems.get(name)
-    batch = problem.sample(jax.random.key(0))
-    wrong = Field(lambda p: EXACT[name](p) + 1 + jnp.sum(p) ** 2, problem.coordinates)
-    for values in jax.jit(lambda b: problem.pointwise(wrong, {}, b))(batch).values():
+    batch = sample(name)
+
+    def wrong(batch):
+        return pointwise(problem, ROWS[name], batch, shift=lambda p: 1 + jnp.sum(p) ** 3)
+
+    for values in jax.jit(wrong)(batch).values():
         for vector in values.values():
             assert jnp.sqrt(jnp.mean(vector**2)) > 0.1
 
 
-@EVERY
+@pytest.mark.parametrize("name", [name for name, row in sorted(ROWS.items()) if not row.on_faces])
 def test_the_reference_is_the_exact_solution_on_a_grid_with_its_boundary(x64, name):
-    problem = problems.get(name)
-    points = problem.domain.grid([41] * len(problem.coordinates))
+    problem, row = problems.get(name), ROWS[name]
+    points = problem.domain.grid(
+        {1: (1001,), 2: (41, 41), 3: (15, 15, 15)}[len(problem.coordinates)]
+    )
     if name == "burgers":
         points = np.asarray(with_shock(points))
-    exact = jax.jit(jax.vmap(EXACT[name]))(points)
+    exact = jax.jit(jax.vmap(row.exact))(points)
     reference = problem.reference(points)
     assert reference.dtype == np.float64
-    assert reference.shape == (len(points), len(problem.outputs))
-    # 1e-12: rounding of float64, and of sums of 100 terms for Burgers.
-    np.testing.assert_allclose(reference, exact, atol=1e-12)
+    assert reference.shape == (len(points), len(problem.quantities))
+    smooth = row.smooth(points)
+    np.testing.assert_allclose(reference[smooth], exact[smooth], atol=row.reference)
 
 
 @EVERY
 def test_samples_lie_where_they_belong(name):
     problem = problems.get(name)
-    batch = problem.sample(jax.random.key(0))
+    batch = sample(name)
     domain = problem.domain
     assert {term: points.shape for term, points in batch.items()} == {
         term: (count, len(problem.coordinates)) for term, count in problem.points.items()
     }
     for points in batch.values():
-        assert points.dtype == jnp.float32
+        assert points.dtype == np.float32
         assert np.all((points >= np.array(domain.lower)) & (points <= np.array(domain.upper)))
     for term, condition in problem.conditions.items():
         face = domain.face(condition.face)

@@ -156,14 +156,58 @@ def test_terms_draw_independent_points():
         ({"residual": lambda u, x, nu: u(x)}, r"residual must return named values"),
         (
             {"reference": lambda points: points[:, 0]},
-            r"heat: reference must return \[N, m\].*returned \(2,\); add an axis",
+            r"heat: reference must return \[N, 1\].*each of u, here.*returned \(2,\); add an axis",
         ),
         ({"reference": lambda points: points}, r"here \(2, 1\), but returned \(2, 2\)"),
+        (
+            {"observe": lambda u, x, nu: u(x)},
+            r"heat, observe: observe must return named values",
+        ),
+        (
+            {"observe": lambda u, x, nu: {"flux": x}},
+            r"heat, observe: 'flux' of observe must be one number.*has shape \(2,\)",
+        ),
+        (
+            {
+                "observe": lambda u, x, nu: {"a": x[0], "b": x[1]},
+                "reference": lambda points: points[:, :1],
+            },
+            r"must return \[N, 2\].*each of a, b, here \(3, 2\), but returned \(3, 1\)",
+        ),
     ],
 )
 def test_a_problem_that_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(HEAT, **changes)
+
+
+def test_by_default_the_outputs_are_observed():
+    assert HEAT.quantities == ("u",)
+    field, unknowns = field_of(params(scale=3.0))
+    points = jnp.asarray(GRID, jnp.float32)
+    observed = HEAT.observed(field, unknowns, points)
+    np.testing.assert_array_equal(observed, jax.vmap(field)(points))
+
+
+def test_quantities_are_observed_in_the_order_of_their_names():
+    """Two that are not in alphabetical order, of the field's derivatives and of the unknown."""
+
+    def observe(u, x, nu):
+        values, u_x = partials(u, x, "", "x")
+        return {"value": values, "flux": -nu * u_x[0]}
+
+    problem = dataclasses.replace(HEAT, observe=observe)
+    assert problem.quantities == ("value", "flux")
+    points = np.asarray(GRID, np.float32)
+    observed = jax.jit(lambda p, points: problem.observed(*field_of(p), points))(
+        params(scale=2.0, nu=0.3), points
+    )
+    t, x = np.asarray(points, np.float64).T
+    decay = 2 * np.exp(-0.1 * np.pi**2 * t)
+    expected = np.stack(
+        [decay * np.sin(np.pi * x), -0.3 * np.pi * decay * np.cos(np.pi * x)], axis=1
+    )
+    np.testing.assert_allclose(observed, expected, atol=2e-6)  # float32, values up to 2
 
 
 def test_unknown_names_are_refused_with_the_nearest():

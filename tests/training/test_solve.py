@@ -92,6 +92,54 @@ def test_the_selected_network_has_the_error_that_the_result_states():
     assert off / np.linalg.norm(arrays["reference"]) == pytest.approx(stated, rel=1e-4)
 
 
+def test_errors_are_those_of_what_the_problem_observes():
+    """The reference is the slope, cos x, which the network does not return."""
+
+    def observe(u, x, c):
+        values, u_x = partials(u, x, "", "x")
+        return {"slope": u_x, "scaled": c * values}
+
+    def residual(u, x, c):
+        (u_xx,) = partials(u, x, "xx")
+        return {"pde": u_xx + c * jnp.sin(x[0])}
+
+    def reference(points):
+        return np.concatenate([np.cos(points), np.sin(points)], axis=1)
+
+    problem = poisson(residual=residual, observe=observe, reference=reference, unknowns={"c": 1.0})
+    solution = modsync_jax.solve(problem, steps=45, progress=False, **TINY)
+    arrays = training.on_grid(problem, solution, (60,))
+    assert list(arrays["outputs"]) == ["slope", "scaled"]
+    x = arrays["points"]
+    np.testing.assert_array_equal(arrays["reference"], reference(x))
+    h = 1e-2
+    slope = (np.asarray(solution(x + h)) - np.asarray(solution(x - h))) / (2 * h)
+    # Differences: float32 roundings over 2h, and h² of a third derivative of order 1.
+    np.testing.assert_allclose(arrays["prediction"][:, :1], slope, atol=2e-4)
+    c = solution.params["unknowns"]["c"]
+    np.testing.assert_allclose(arrays["prediction"][:, 1:], c * solution(x), rtol=1e-6)
+    on_test_grid = training.on_grid(problem, solution)
+    off = on_test_grid["prediction"] - on_test_grid["reference"]
+    stated = solution.result["errors"]["relative_l2"]["selected"]
+    relative = np.linalg.norm(off) / np.linalg.norm(on_test_grid["reference"])
+    # one float32 evaluation against another of the same values
+    assert relative == pytest.approx(stated, rel=1e-4)
+
+
+def test_a_solution_is_a_field_also_when_it_is_loaded(tmp_path):
+    solution = modsync_jax.solve(
+        poisson(), steps=5, output_dir=tmp_path / "run", progress=False, report=False, **TINY
+    )
+    loaded = modsync_jax.load(tmp_path / "run")
+    point = jnp.array([0.7])
+    for one in (solution, loaded):
+        values, slope = partials(one.field, point, "", "x")
+        np.testing.assert_allclose(values, one(point[None])[0], rtol=1e-6)
+        np.testing.assert_allclose(
+            slope, jax.jacobian(lambda x, one=one: one(x[None])[0])(point)[:, 0], rtol=1e-5
+        )
+
+
 def test_without_a_reference_the_lowest_total_loss_is_selected():
     solution = modsync_jax.solve(poisson(reference=None), steps=45, progress=False, **TINY)
     losses = [row["loss"] for row in solution.metrics]

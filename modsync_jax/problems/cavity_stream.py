@@ -1,0 +1,66 @@
+"""Lid-driven cavity at Re = 100, in stream function and pressure.
+
+u = ψ_y,  v = -ψ_x, so that u_x + v_y = 0
+u u_x + v u_y + p_x = Δu / Re,  u v_x + v v_y + p_y = Δv / Re on [0, 1]²
+(u, v) = (1, 0) on the lid, y = 1, and (0, 0) on the walls
+
+Of the two forms this is the one that PINNs solve (Wang, Teng & Perdikaris 2021). The reference is
+the velocity; ψ and p are determined only up to a constant each.
+"""
+
+from jax import Array
+
+from modsync_jax.calculus import Field, partials
+from modsync_jax.problems import _cavity
+from modsync_jax.problems._base import Problem
+from modsync_jax.problems._conditions import derivative
+from modsync_jax.sampling import box
+
+
+def residual(w: Field, x: Array) -> dict[str, Array]:
+    """Returns the residuals of momentum at a point `[2]`, (x, y), of w = (ψ, p)."""
+    names = ("x", "y", "xx", "xy", "yy", "xxx", "xxy", "xyy", "yyy")
+    firsts_x, firsts_y, *higher = partials(w, x, *names)
+    (psi_x, p_x), (psi_y, p_y) = firsts_x, firsts_y
+    psi_xx, psi_xy, psi_yy, psi_xxx, psi_xxy, psi_xyy, psi_yyy = (psi for psi, _ in higher)
+    u, u_x, u_y, u_xx, u_yy = psi_y, psi_xy, psi_yy, psi_xxy, psi_yyy
+    v, v_x, v_y, v_xx, v_yy = -psi_x, -psi_xx, -psi_xy, -psi_xxx, -psi_xyy
+    return {
+        "momentum_x": u * u_x + v * u_y + p_x - (u_xx + u_yy) / _cavity.REYNOLDS,
+        "momentum_y": u * v_x + v * v_y + p_y - (v_xx + v_yy) / _cavity.REYNOLDS,
+    }
+
+
+def velocity(w: Field, x: Array) -> dict[str, Array]:
+    """Returns the velocity at a point `[2]`."""
+    (psi_x, _), (psi_y, _) = partials(w, x, "x", "y")
+    return {"u": psi_y, "v": -psi_x}
+
+
+def problem() -> Problem:
+    """Returns the problem, with the points of its source.
+
+    The error that is reported, that of the vector (u, v), is no less than the error of its length,
+    which the source reports.
+    """
+    walls = {"left": "x=0", "right": "x=1", "bottom": "y=0"}
+    conditions = {
+        "lid_u": derivative("y=1", "y", 1.0, "psi"),
+        "lid_v": derivative("y=1", "x", 0.0, "psi"),
+    } | {
+        f"{name}_{component}": derivative(face, along, 0.0, "psi")
+        for name, face in walls.items()
+        for component, along in (("u", "y"), ("v", "x"))
+    }
+    return Problem(
+        name="cavity_stream",
+        domain=box(x=(0, 1), y=(0, 1)),
+        residual=residual,
+        conditions=conditions,
+        points=dict.fromkeys(["residual", *conditions], 128),
+        outputs=("psi", "p"),
+        observe=velocity,
+        reference=_cavity.velocity,
+        standardize=True,
+        source="Wang, Teng & Perdikaris 2021; flow of Ghia, Ghia & Shin 1982",
+    )

@@ -1,0 +1,44 @@
+"""Convection that is fast enough for plain PINNs to fail: they find the mean, not the wave.
+
+u_t + β u_x = 0,  β = 30,  t in [0, 1],  x in [0, 2π]
+u(0, x) = sin x,  u periodic in x
+u = sin(x - βt)
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from modsync_jax.calculus import Field, partials
+from modsync_jax.problems._base import Problem
+from modsync_jax.problems._conditions import periodic, value
+from modsync_jax.sampling import box
+
+BETA = 30.0
+
+
+def residual(u: Field, x: Array) -> dict[str, Array]:
+    """Returns the equation's residual at a point `[2]`, (t, x)."""
+    return {"pde": partials(u, x, {"t": 1.0, "x": BETA})[0]}
+
+
+def reference(points: np.ndarray) -> np.ndarray:
+    """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x)."""
+    t, x = np.asarray(points, np.float64).T
+    return np.sin(x - BETA * t)[:, None]
+
+
+def problem() -> Problem:
+    """Returns the problem, with as many points as in its source, which keeps them fixed."""
+    return Problem(
+        name="convection",
+        domain=box(t=(0, 1), x=(0, 2 * np.pi)),
+        residual=residual,
+        conditions={
+            "initial": value("t=0", lambda x: jnp.sin(x[1])),
+            "periodic": periodic("x=0", order=0),
+        },
+        points={"residual": 1000, "initial": 256, "periodic": 100},
+        reference=reference,
+        source="Krishnapriyan et al. 2021",
+    )
