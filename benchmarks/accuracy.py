@@ -1,16 +1,20 @@
 """Question: how accurate is each method at equal steps, and do the published figures hold?
 
-Two studies, every run a folder, one process and one core per run, results in one JSON file:
+Studies, every run a folder, one process and one core per run, results in one JSON file each:
 
 - `wide`: Burgers, 5×128, 12,000 steps, five seeds: Adam, DCGD, DCGD proj, ModSync+DCGD with the
   paper's settings and with `min_keep=0.5`.
 - `published`: Burgers, Helmholtz 2D, Klein-Gordon 2D in the settings of the published DCGD runs
   (3×50, 50,000 steps), three seeds: Adam and DCGD.
+- `pathologies`: M1 to M4 of Wang, Teng & Perdikaris 2021 (Adam, LRA, modified MLP, both) in their
+  settings (4×50, 40,000 steps) on Helmholtz 2D and Klein-Gordon 2D, and M4 on the lid-driven
+  cavity in stream-function and in velocity form, three seeds.
 
-Usage: python -m benchmarks.accuracy --study=wide|published [--seeds=0,1,2] [--workers=2]
-           [--output_dir=DIR]
+Usage: python -m benchmarks.accuracy --study=wide|published|pathologies [--problems=a,b]
+           [--seeds=0,1,2] [--workers=2] [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
-benchmarks/results/accuracy_<study>.json, where the runs of seeds that were not asked for stay.
+benchmarks/results/accuracy_<study>.json, where runs of seeds and problems that were not asked
+for stay.
 """
 
 import argparse
@@ -23,33 +27,54 @@ import os
 import queue
 import statistics
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-MODSYNC = {"method": "modsync+dcgd"}
-WIDE = {
-    "adam": {"method": "adam"},
-    "dcgd": {"method": "dcgd"},
-    "dcgd-proj": {"method": "dcgd-proj"},
-    "modsync+dcgd": MODSYNC,
-    "modsync+dcgd min_keep=0.5": {**MODSYNC, "min_keep": 0.5},
+EXPONENTIAL = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
+
+Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
+
+
+def wide() -> Study:
+    size = {"width": 128, "depth": 5, "steps": 12_000}
+    methods = {name: {"method": name} for name in ("adam", "dcgd", "dcgd-proj", "modsync+dcgd")}
+    methods["modsync+dcgd min_keep=0.5"] = {"method": "modsync+dcgd", "min_keep": 0.5}
+    return [("burgers", label, size | method) for label, method in methods.items()]
+
+
+def published() -> Study:
+    size = {"width": 50, "depth": 3, "steps": 50_000}
+    schedules = {"burgers": {}, "helmholtz2d": EXPONENTIAL, "klein_gordon2d": EXPONENTIAL}
+    return [
+        (problem, method, {**size, **schedule, "method": method})
+        for problem, schedule in schedules.items()
+        for method in ("adam", "dcgd")
+    ]
+
+
+def pathologies() -> Study:
+    size = {"width": 50, "depth": 4, "steps": 40_000, "standardize": "yes", **EXPONENTIAL}
+    models = {
+        "M1": {"method": "adam"},
+        "M2": {"method": "lra"},
+        "M3": {"method": "adam", "network": "modified-mlp"},
+        "M4": {"method": "lra", "network": "modified-mlp"},
+    }
+    points = {"residual": 128}
+    study = [
+        (problem, label, {**size, **model, "points": points})
+        for problem in ("helmholtz2d", "klein_gordon2d")
+        for label, model in models.items()
+    ]
+    cavities = ("cavity_stream", "cavity_velocity")
+    return study + [(problem, "M4", {**size, **models["M4"]}) for problem in cavities]
+
+
+STUDIES = {
+    "wide": (wide, "0,1,2,3,4"),
+    "published": (published, "0,1,2"),
+    "pathologies": (pathologies, "0,1,2"),
 }
-PUBLISHED = {"adam": {"method": "adam"}, "dcgd": {"method": "dcgd"}}
-DECAY = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
-SMALL = {"width": 50, "depth": 3, "steps": 50_000}
-PROBLEMS = {"burgers": {}, "helmholtz2d": DECAY, "klein_gordon2d": DECAY}
-
-
-def runs(study: str, seeds: list[int]) -> Iterator[tuple[str, str, int, dict]]:
-    """Problem, label of the method, seed and settings of every run of a study."""
-    if study == "wide":
-        size = {"width": 128, "depth": 5, "steps": 12_000}
-        for seed, (label, method) in itertools.product(seeds, WIDE.items()):
-            yield "burgers", label, seed, {**size, **method}
-    else:
-        for seed, problem, (label, method) in itertools.product(seeds, PROBLEMS, PUBLISHED.items()):
-            yield problem, label, seed, {**SMALL, **method, **PROBLEMS[problem]}
 
 
 def train(folder: Path, problem: str, seed: int, settings: dict, cores: queue.Queue) -> dict:
@@ -120,14 +145,20 @@ def show(rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--study", choices=("wide", "published"), default="wide")
-    parser.add_argument("--seeds", help="0,1,2,3,4 for wide and 0,1,2 for published by default")
+    parser.add_argument("--study", choices=tuple(STUDIES), default="wide")
+    parser.add_argument("--problems", help="those of the study to run; all by default")
+    parser.add_argument("--seeds", help="0,1,2,3,4 for wide and 0,1,2 for others by default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/accuracy"))
     args = parser.parse_args()
 
-    seeds = args.seeds or {"wide": "0,1,2,3,4", "published": "0,1,2"}[args.study]
-    todo = list(runs(args.study, [int(seed) for seed in seeds.split(",")]))
+    study, seeds = STUDIES[args.study][0](), args.seeds or STUDIES[args.study][1]
+    wanted = args.problems.split(",") if args.problems else [problem for problem, _, _ in study]
+    todo = [
+        (problem, label, int(seed), settings)
+        for seed, (problem, label, settings) in itertools.product(seeds.split(","), study)
+        if problem in wanted
+    ]
     context = multiprocessing.get_context("spawn")
     cores = context.Manager().Queue()
     for core in sorted(os.sched_getaffinity(0))[: args.workers]:
@@ -149,8 +180,8 @@ def main() -> None:
     done = {(r["problem"], r["label"], r["seed"]) for r in results}
     before = json.loads(path.read_text())["runs"] if path.exists() else []
     results += [r for r in before if (r["problem"], r["label"], r["seed"]) not in done]
-    labels = list(WIDE)
-    results.sort(key=lambda r: (r["seed"], r["problem"], labels.index(r["label"])))
+    order = [(problem, label) for problem, label, _ in study]
+    results.sort(key=lambda r: (order.index((r["problem"], r["label"])), r["seed"]))
     rows = table(results)
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps({"table": rows, "runs": results}, indent=1) + "\n")
