@@ -7,10 +7,10 @@ Two studies, every run a folder, one process and one core per run, results in on
 - `published`: Burgers, Helmholtz 2D, Klein-Gordon 2D in the settings of the published DCGD runs
   (3×50, 50,000 steps), three seeds: Adam and DCGD.
 
-Usage: python -m benchmarks.accuracy --study=wide|published [--seeds=N] [--workers=2]
+Usage: python -m benchmarks.accuracy --study=wide|published [--seeds=0,1,2] [--workers=2]
            [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
-benchmarks/results/accuracy_<study>.json.
+benchmarks/results/accuracy_<study>.json, where the runs of seeds that were not asked for stay.
 """
 
 import argparse
@@ -41,16 +41,14 @@ SMALL = {"width": 50, "depth": 3, "steps": 50_000}
 PROBLEMS = {"burgers": {}, "helmholtz2d": DECAY, "klein_gordon2d": DECAY}
 
 
-def runs(study: str, seeds: int) -> Iterator[tuple[str, str, int, dict]]:
+def runs(study: str, seeds: list[int]) -> Iterator[tuple[str, str, int, dict]]:
     """Problem, label of the method, seed and settings of every run of a study."""
     if study == "wide":
         size = {"width": 128, "depth": 5, "steps": 12_000}
-        for seed, (label, method) in itertools.product(range(seeds), WIDE.items()):
+        for seed, (label, method) in itertools.product(seeds, WIDE.items()):
             yield "burgers", label, seed, {**size, **method}
     else:
-        for seed, problem, (label, method) in itertools.product(
-            range(seeds), PROBLEMS, PUBLISHED.items()
-        ):
+        for seed, problem, (label, method) in itertools.product(seeds, PROBLEMS, PUBLISHED.items()):
             yield problem, label, seed, {**SMALL, **method, **PROBLEMS[problem]}
 
 
@@ -123,12 +121,13 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--study", choices=("wide", "published"), default="wide")
-    parser.add_argument("--seeds", type=int, help="five for wide, three for published")
+    parser.add_argument("--seeds", help="0,1,2,3,4 for wide and 0,1,2 for published by default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/accuracy"))
     args = parser.parse_args()
 
-    todo = list(runs(args.study, args.seeds or {"wide": 5, "published": 3}[args.study]))
+    seeds = args.seeds or {"wide": "0,1,2,3,4", "published": "0,1,2"}[args.study]
+    todo = list(runs(args.study, [int(seed) for seed in seeds.split(",")]))
     context = multiprocessing.get_context("spawn")
     cores = context.Manager().Queue()
     for core in sorted(os.sched_getaffinity(0))[: args.workers]:
@@ -146,11 +145,14 @@ def main() -> None:
         for job in concurrent.futures.as_completed(jobs):
             results.append({**jobs[job], "result": job.result()})
             print(len(results), "of", len(jobs), name_of(results[-1]), file=sys.stderr, flush=True)
-    order = [(problem, label, seed) for problem, label, seed, _ in todo]
-    results.sort(key=lambda r: order.index((r["problem"], r["label"], r["seed"])))
+    path = RESULTS / f"accuracy_{args.study}.json"
+    done = {(r["problem"], r["label"], r["seed"]) for r in results}
+    before = json.loads(path.read_text())["runs"] if path.exists() else []
+    results += [r for r in before if (r["problem"], r["label"], r["seed"]) not in done]
+    labels = list(WIDE)
+    results.sort(key=lambda r: (r["seed"], r["problem"], labels.index(r["label"])))
     rows = table(results)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"accuracy_{args.study}.json"
     path.write_text(json.dumps({"table": rows, "runs": results}, indent=1) + "\n")
     show(rows)
     print(f"written to {path}")

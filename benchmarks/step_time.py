@@ -6,12 +6,15 @@ taken within its round, and the median over the rounds is given with its 95% int
 statistics). The peers of the same run are a plain JAX loop (nested jvp, summed gradient, optax
 Adam) and PyTorch with the package `conflictfree` (ConFIG, torch Adam, the same points).
 
-FLOPs are the algorithmic minimum: 12 matrix products of the hidden layer's size per residual point
-and pair of hidden layers (value, two first derivatives and one second, forward and twice backward)
-and 3 per condition point, 2 width² FLOPs each. GEMM is a 5120×512 by 512×512 float32 product.
+FLOPs are the algorithmic minimum: 9 matrix products of the hidden layer's size per residual point
+and pair of hidden layers (the value, u_x, and u_t - ν u_xx as one, forward and twice backward) and
+3 per condition point, 2 width² FLOPs each. With every derivative apart they are 12 and 3. GEMM is a
+5120×512 by 512×512 float32 product.
 
-Usage: python -m benchmarks.step_time [--sizes=3x50,5x128,5x512] [--rounds=31] [--no-torch]
-The table is printed and written to benchmarks/results/step_time_<platform>.json.
+Usage: python -m benchmarks.step_time [--sizes=3x50,5x128,5x512] [--methods=adam,dcgd,...]
+           [--rounds=31] [--no-torch]
+Adam is always among the methods. The table is printed and written to
+benchmarks/results/step_time_<platform>.json.
 """
 
 import argparse
@@ -182,7 +185,7 @@ def gemm_rate() -> float:
 def flops(depth: int, width: int) -> float:
     """The algorithmic minimum of a step's gradient, as the module says."""
     conditions = INITIAL + 2 * SIDE
-    return (depth - 1) * 2 * width**2 * (12 * RESIDUAL + 3 * conditions)
+    return (depth - 1) * 2 * width**2 * (9 * RESIDUAL + 3 * conditions)
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -193,11 +196,11 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
-def measure(depth: int, width: int, rounds: int, with_torch: bool) -> list[dict]:
+def measure(depth: int, width: int, chosen: list[str], rounds: int, with_torch: bool) -> list[dict]:
     """One row for each method at one size."""
     runs: dict[str, Run] = {}
     compiled = {}
-    for name in methods.names():
+    for name in chosen:
         runs[name], compiled[name] = ours(name, depth, width)
     runs["plain jax (adam)"] = plain_jax(depth, width)
     if with_torch:
@@ -234,16 +237,18 @@ def measure(depth: int, width: int, rounds: int, with_torch: bool) -> list[dict]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sizes", default="3x50,5x128,5x512")
+    parser.add_argument("--methods", default=",".join(methods.names()))
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--no-torch", action="store_true")
     args = parser.parse_args()
 
+    chosen = list(dict.fromkeys(["adam", *args.methods.split(",")]))
     rows = []
     facts = machine.describe() | {"gemm_before": gemm_rate()}
     with jax.default_matmul_precision("highest"):
         for size in args.sizes.split(","):
             depth, width = map(int, size.split("x"))
-            rows += measure(depth, width, args.rounds, not args.no_torch)
+            rows += measure(depth, width, chosen, args.rounds, not args.no_torch)
     facts["gemm_after"] = gemm_rate()
     gemm = max(facts["gemm_before"], facts["gemm_after"])
     head = f"{'size':7}{'method':24}{'ms':>9}{'over adam':>22}{'than torch':>12}{'of GEMM':>9}"

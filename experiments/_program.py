@@ -3,10 +3,13 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from absl import app, flags, logging
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, TrainConfig
 
@@ -18,9 +21,11 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 }
 
 
-def define_settings() -> None:
-    """Defines one flag for every field of `TrainConfig`."""
+def define_settings(leave_out: Collection[str] = ()) -> None:
+    """Defines one flag for every field of `TrainConfig` but those in `leave_out`."""
     for field in dataclasses.fields(TrainConfig):
+        if field.name in leave_out:
+            continue
         choices = field.metadata["choices"]
         text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
         if field.type in _DEFINE:
@@ -28,6 +33,49 @@ def define_settings() -> None:
         else:
             default = "" if field.default is dataclasses.MISSING else field.default
             flags.DEFINE_string(field.name, default, text)
+
+
+def define_lists() -> None:
+    """Defines the flags that print what there is."""
+    flags.DEFINE_bool("list_methods", False, "print the parts of methods, with sources, and end")
+    flags.DEFINE_bool("list_problems", False, "print the problems, with sources, and end")
+
+
+def show_lists() -> None:
+    """Prints what the flags of `define_lists` ask for, and ends the program if they do."""
+    from modsync_jax import citations, methods, problems
+
+    if FLAGS.list_methods:
+        lines = [
+            [name, part.kind, part.summary, citations.ENTRIES[part.citation].short]
+            for name, part in methods.PARTS.items()
+        ]
+        title = "Parts of methods, joined as [modsync+][balancing+...][aggregator]"
+        show_table(title, ["part", "kind", "what it does", "source"], lines)
+    if FLAGS.list_problems:
+        found = [(name, problems.get(name)) for name in problems.names()]
+        head = ["problem", "coordinates", "values", "conditions", "reference", "source"]
+        lines = [
+            [
+                name,
+                *(", ".join(names) for names in (p.coordinates, p.outputs, p.conditions)),
+                "yes" if p.reference else "no",
+                p.source,
+            ]
+            for name, p in found
+        ]
+        show_table("Problems", head, lines)
+    if FLAGS.list_methods or FLAGS.list_problems:
+        sys.exit(0)
+
+
+def show_table(title: str, head: list[str], rows: list[list[str]]) -> None:
+    """Prints a table, as wide as the terminal or, in a file or pipe, as it needs."""
+    table = Table(*head, title=escape(title))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
 
 
 def define_device() -> None:
@@ -47,10 +95,10 @@ def settings(only_given: bool = False) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TrainConfig):
-        if only_given and not FLAGS[field.name].present:
+        if field.name not in FLAGS or (only_given and not FLAGS[field.name].present):
             continue
         value: Any = FLAGS[field.name].value
-        if field.name in ("points", "loss_weights"):
+        if field.name in ("points", "loss_weights", "periods"):
             value = _mapping(field.name, value, int if field.name == "points" else float)
         values[field.name] = value
     return values

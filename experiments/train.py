@@ -15,6 +15,7 @@ from modsync_jax.training import ConfigError, TrainConfig, read_config
 
 _program.define_settings()
 _program.define_device()
+_program.define_lists()
 _PROBLEM = flags.DEFINE_string(
     "problem", "burgers", "a problem's name, or file.py:name of your own"
 )
@@ -27,6 +28,7 @@ flags.adopt_module_key_flags(_program)
 
 def main() -> None:
     """Trains as the flags say."""
+    _program.show_lists()
     problem, settings, folder = _PROBLEM.value, _program.settings(), _OUTPUT.value
     if _RESUME.value:
         if not folder:

@@ -1,13 +1,13 @@
 """ModSync and conflict-averse gradient methods for physics-informed neural networks in JAX.
 
-The core, for any JAX code, is here at once; what solves problems (`solve` and `load`) is imported
-when it is first used, and with it Flax, Orbax and Matplotlib.
+The core, for any JAX code, is here at once; what solves problems (`solve`, `load`, `cite`) is
+imported when it is first used, and with it Flax, Orbax and Matplotlib.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modsync_jax import aggregators, sparsity
+from modsync_jax import aggregators, balancing, sparsity
 from modsync_jax._version import __version__
 from modsync_jax.gradients import gramian, value_and_objective_grads
 from modsync_jax.transform import (
@@ -20,12 +20,15 @@ from modsync_jax.transform import (
 )
 
 if TYPE_CHECKING:
+    from modsync_jax.citations import cite
     from modsync_jax.training import load, solve
 
 __all__ = [
     "ModSyncParams",
     "__version__",
     "aggregators",
+    "balancing",
+    "cite",
     "effective_weights",
     "export",
     "gramian",
@@ -39,7 +42,10 @@ __all__ = [
 ]
 
 
+_LATER = {"cite": "citations", "load": "training", "solve": "training"}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("load", "solve"):
-        return getattr(importlib.import_module("modsync_jax.training"), name)
+    if name in _LATER:
+        return getattr(importlib.import_module(f"modsync_jax.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

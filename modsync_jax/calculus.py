@@ -1,21 +1,25 @@
 """Derivatives of a field with respect to its coordinates, at one point.
 
-A residual asks for everything that it needs in one call, `partials(u, x, "", "t", "x", "xx")`, and
-does not know how it is computed: by nested forward mode, the fastest plain way for the low orders
-of a PDE, or by what the field's network offers. Map over points with `jax.vmap`.
+A residual asks for everything that it needs in one call, `partials(u, x, "", "x", {"t": 1, "xx":
+-0.1})`, and does not know how it is computed: by jets, where the field's network takes them, or by
+nested forward mode, the fastest plain way for the low orders of a PDE. Map over points with
+`jax.vmap`.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
+from modsync_jax import jets
 from modsync_jax._names import unknown
+from modsync_jax.jets import Operator, Order
 
-Order = tuple[int, ...]
+Terms = str | Mapping[str, ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +29,13 @@ class Field:
     Attributes:
       apply: the function, from a point `[d]` to values `[m]`.
       coordinates: one letter for each entry of a point, such as `("t", "x")`.
-      derivatives: a faster way to what `partials` does, if there is one: from a point `[d]` and
-        orders, tuples of ascending axes such as `()`, `(0,)`, `(1, 1)`, to values `[m]` by order,
-        or None where it does not know one of them.
+      takes_jets: whether `apply` maps jets to jets too, as the networks of `modsync_jax.networks`
+        do; derivatives up to the second order are then taken so.
     """
 
     apply: Callable[[Array], Array]
     coordinates: tuple[str, ...]
-    derivatives: Callable[[Array, Collection[Order]], dict[Order, Array] | None] | None = None
+    takes_jets: bool = False
 
     def __call__(self, x: Array) -> Array:
         """Returns the values `[m]` at the point `x` of shape `[d]`."""
@@ -43,41 +46,47 @@ Function = Field | Callable[[Array], Array]
 
 
 def partials(
-    u: Function, x: Array, *names: str, coordinates: Sequence[str] | None = None
+    u: Function, x: Array, *terms: Terms, coordinates: Sequence[str] | None = None
 ) -> tuple[Array, ...]:
-    """Returns partial derivatives of `u` at the point `x`, in the order asked.
+    """Returns derivatives of `u` at the point `x`, in the order asked.
 
-    Lower orders come with the higher ones: `""`, `"x"` and `"xx"` are one nested `jax.jvp`.
+    Lower orders come with the higher ones: `""`, `"x"` and `"xx"` are one pass. A sum of
+    derivatives, such as `{"xx": 1, "yy": 1}`, costs less than its terms: ask for the linear part of
+    an equation as one.
 
     Args:
       u: a field, or a function from a point `[d]` to values `[m]`.
       x: one point, `[d]`.
-      *names: derivatives as strings of coordinate letters: `""` for the value, `"t"`, `"xx"`,
-        `"tx"` (the same as `"xt"`), of any order.
+      *terms: derivatives as strings of coordinate letters: `""` for the value, `"t"`, `"xx"`,
+        `"tx"` (the same as `"xt"`), of any order; or a linear operator as a mapping from such names
+        to coefficients, which may be traced.
       coordinates: the coordinate letters of a plain function; a `Field` knows its own.
 
     Returns:
-      A tuple with one array `[m]` for each name.
+      A tuple with one array `[m]` for each term.
 
     Raises:
-      ValueError: a letter that is no coordinate, a point of another shape than `[d]`, or a function
-        without coordinates.
+      ValueError: a letter that is no coordinate, an operator without terms, a point of another
+        shape than `[d]`, or a function without coordinates.
 
     Example:
       >>> u = Field(lambda p: p[:1] * p[1:] ** 2, ("t", "x"))
-      >>> u_x, u_xx = partials(u, jnp.array([2.0, 3.0]), "x", "xx")
-      >>> print(u_x, u_xx)
-      [12.] [4.]
+      >>> x = jnp.array([2.0, 3.0])
+      >>> u_x, heat = partials(u, x, "x", {"t": 1.0, "xx": -0.5})
+      >>> print(u_x, heat)
+      [12.] [7.]
     """
     axes = _coordinates(u, x, coordinates)
-    for letter in "".join(names):
-        if letter not in axes:
-            raise unknown("coordinate", letter, axes)
-    orders = [tuple(sorted(map(axes.index, name))) for name in names]
-    values = u.derivatives(x, set(orders)) if isinstance(u, Field) and u.derivatives else None
-    if values is None:
-        values = _derivatives(u, frozenset(orders), x)
-    return tuple(values[order] for order in orders)
+    operators = [_operator(term, axes) for term in terms]
+    if isinstance(u, Field) and u.takes_jets:
+        values = jets.operate(u.apply, x, operators)
+        if values is not None:
+            return values
+    derivatives = _derivatives(u, frozenset(order for op in operators for order in op), x)
+    return tuple(
+        sum(c * derivatives[order] for order, c in operator.items())  # type: ignore[misc]
+        for operator in operators
+    )
 
 
 def gradient(u: Function, x: Array, coordinates: Sequence[str] | None = None) -> Array:
@@ -98,8 +107,7 @@ def laplacian(
       coordinates: as in `partials`, whose errors are raised.
     """
     axes = _coordinates(u, x, coordinates)
-    seconds = partials(u, x, *(2 * letter for letter in over or axes), coordinates=axes)
-    return jnp.sum(jnp.stack(seconds), axis=0)
+    return partials(u, x, dict.fromkeys((2 * a for a in over or axes), 1.0), coordinates=axes)[0]
 
 
 def divergence(
@@ -154,6 +162,21 @@ def _coordinates(u: Function, x: Array, given: Sequence[str] | None) -> tuple[st
             f" {', '.join(axes)}, got shape {x.shape}; map over points with jax.vmap"
         )
     return axes
+
+
+def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
+    """Returns the coefficients of a term by order."""
+    named = {term: 1.0} if isinstance(term, str) else term
+    if not named:
+        raise ValueError("an operator needs terms, such as {'xx': 1.0, 'yy': 1.0}, got {}")
+    operator: dict[Order, ArrayLike] = {}
+    for name, coefficient in named.items():
+        for letter in name:
+            if letter not in axes:
+                raise unknown("coordinate", letter, axes)
+        order = tuple(sorted(map(axes.index, name)))
+        operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are one
+    return operator
 
 
 def _derivatives(u: Function, orders: frozenset[Order], x: Array) -> dict[Order, Array]:

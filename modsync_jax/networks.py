@@ -1,13 +1,24 @@
-"""Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`."""
+"""Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`.
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+`MLP`, `ModifiedMLP` and `PirateNet` share their settings; what they are made of, `Dense`,
+`Activation`, `FourierFeatures` and `Periodic`, are modules for other networks too. All are built
+from the operations of `modsync_jax.jets`, so that they map jets to jets as well, and derivatives
+pass their layers together with the values; `takes_jets` says so.
+
+Parameters of two axes are kernels, and those alone get thresholds by ModSync's default: biases,
+slopes, the factors of factorised kernels and the frequencies of Fourier features have one or none.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from modsync_jax import jets
 from modsync_jax._names import lookup
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -21,26 +32,28 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
-class MLP(nn.Module):
-    """A fully connected network.
-
-    Kernels start Xavier normal (Glorot & Bengio 2010; Flax cuts the normal distribution off at two
-    standard deviations and corrects the variance), biases at zero.
+class Network(nn.Module):
+    """What all networks here share: how points come in and what layers are made of.
 
     Attributes:
       width: units of each hidden layer.
-      depth: number of hidden layers; a linear output layer follows them.
+      depth: number of hidden layers (`PirateNet`: of blocks); a linear output layer follows them.
       outputs: m, the number of values.
       activation: a name in `ACTIVATIONS`.
       shift: with `scale`, inputs are standardised to `(x - shift) / scale`, one number for each
         coordinate; both empty leaves inputs as they are. The mean and standard deviation of the
         domain are the usual choice.
       scale: see `shift`.
+      periods: the period of each coordinate, 0 for those that have none; see `Periodic`.
+      fourier_features: number of random Fourier features, 0 for none; see `FourierFeatures`.
+      fourier_scale: standard deviation of their frequencies.
+      factorized: whether kernels are factorised; see `Dense`.
+      adaptive: the factor n of adaptive activations, 0 for fixed ones; see `Activation`.
       param_dtype: dtype of the parameters.
 
     Raises:
-      ValueError: a width, depth or number of outputs below 1, an unknown activation, or `shift` and
-        `scale` that do not fit each other or the points.
+      ValueError: a width, depth or number of outputs below 1, an unknown activation, or `shift`,
+        `scale` and `periods` that do not fit each other or the points.
     """
 
     width: int
@@ -49,7 +62,14 @@ class MLP(nn.Module):
     activation: str = "tanh"
     shift: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    periods: tuple[float, ...] = ()
+    fourier_features: int = 0
+    fourier_scale: float = 1.0
+    factorized: bool = False
+    adaptive: float = 0.0
     param_dtype: Any = jnp.float32
+
+    takes_jets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "outputs"):
@@ -61,71 +81,258 @@ class MLP(nn.Module):
                 "shift and scale need one number each for every coordinate, and no scale of zero;"
                 f" got shift={self.shift}, scale={self.scale}"
             )
+        if self.fourier_features % 2 or self.fourier_features < 0:
+            raise ValueError(
+                f"fourier_features must be even, a cosine and a sine for each frequency, got"
+                f" {self.fourier_features}"
+            )
         super().__post_init__()
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
-        if self.scale:
-            if x.shape[-1] != len(self.scale):
+    def embed(self, x: Any) -> Any:
+        """Returns what the first layer sees of points `[..., d]`."""
+        for name in ("scale", "periods"):
+            given = getattr(self, name)
+            if given and x.shape[-1] != len(given):
                 raise ValueError(
-                    f"shift and scale have {len(self.scale)} coordinates, but the points have shape"
-                    f" {x.shape}"
+                    f"{name} has {len(given)} coordinates, but the points have shape {x.shape}"
                 )
-            x = (x - jnp.asarray(self.shift, x.dtype)) / jnp.asarray(self.scale, x.dtype)
-        activation = ACTIVATIONS[self.activation]
+        raw = x
+        if self.scale:
+            x = (x - np.asarray(self.shift, x.dtype)) * (1 / np.asarray(self.scale, x.dtype))
+        if any(self.periods):
+            free = [axis for axis, period in enumerate(self.periods) if not period]
+            x = jets.concatenate([Periodic(self.periods)(raw), jets.take(x, free)])
+        if self.fourier_features:
+            x = FourierFeatures(self.fourier_features, self.fourier_scale, self.param_dtype)(x)
+        return x
+
+    def dense(self, features: int, x: Any) -> Any:
+        """Returns a linear layer of `x`."""
+        return Dense(features, self.factorized, self.param_dtype)(x)
+
+    def layer(self, features: int, x: Any) -> Any:
+        """Returns a hidden layer of `x`."""
+        return Activation(self.activation, self.adaptive, self.param_dtype)(self.dense(features, x))
+
+
+class MLP(Network):
+    """A fully connected network; attributes and errors as in `Network`."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
+        x = self.embed(x)
         for _ in range(self.depth):
-            x = activation(self._dense(self.width, x))
-        return self._dense(self.outputs, x)
+            x = self.layer(self.width, x)
+        return self.dense(self.outputs, x)
 
-    def derivatives(
-        self, variables: Mapping[str, Any], x: Array, orders: Collection[tuple[int, ...]]
-    ) -> dict[tuple[int, ...], Array] | None:
-        """Returns derivatives up to the second order, carried through the layers together.
 
-        Every layer multiplies the value and its derivatives by the same kernel, which is faster
-        than nested forward mode and equal to it but for rounding.
+class ModifiedMLP(Network):
+    """A network whose hidden layers H are gated by two encoders of the input, U and V.
 
-        Args:
-          variables: what `init` returned.
-          x: one point, `[d]`.
-          orders: tuples of ascending axes: `()` the value, `(0,)`, `(0, 1)`, `(1, 1)`.
+    Each hidden layer passes on `(1 - H) U + H V`. Attributes and errors as in `Network`.
 
-        Returns:
-          Values `[outputs]` for at least these orders; None if one is above the second.
-        """
-        if any(len(order) > 2 for order in orders):
-            return None
-        seconds = sorted(order for order in orders if len(order) == 2)
-        firsts = sorted({(axis,) for order in orders for axis in order})
-        shift, scale = (jnp.asarray(v, x.dtype) for v in (self.shift or 0, self.scale or 1))
-        units = jnp.eye(len(x), dtype=x.dtype) / scale
-        carried: dict[tuple[int, ...], Array] = {(): (x - shift) / scale}
-        carried |= {(axis,): units[axis] for (axis,) in firsts}
-        for index in range(self.depth + 1):
-            layer = variables["params"][f"Dense_{index}"]
-            z = {order: value @ layer["kernel"] for order, value in carried.items()}
-            z[()] = z[()] + layer["bias"]
-            if index < self.depth:
-                value, slope, curvature = _with_derivatives(ACTIVATIONS[self.activation], z[()])
-                carried = {(): value}
-                carried |= {order: slope * z[order] for order in firsts}
-                for i, j in seconds:
-                    bent = curvature * z[i,] * z[j,]
-                    carried[i, j] = bent + slope * z[i, j] if (i, j) in z else bent
-        return z
+    References:
+      Wang, Teng and Perdikaris, Understanding and Mitigating Gradient Flow Pathologies in
+      Physics-Informed Neural Networks, SISC 2021, Section 2.6; as in the authors' code, the first
+      hidden layer is gated too.
+    """
 
-    def _dense(self, features: int, x: Array) -> Array:
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
+        x = self.embed(x)
+        u, v = self.layer(self.width, x), self.layer(self.width, x)
+        for _ in range(self.depth):
+            x = _gate(self.layer(self.width, x), u, v)
+        return self.dense(self.outputs, x)
+
+
+class PirateNet(Network):
+    """A network of residual blocks that start as the identity, so that depth comes in by training.
+
+    A block has three layers, the first two gated by encoders of the input as in `ModifiedMLP`, and
+    passes on `α h + (1 - α) x` with a trainable α that starts at 0. Attributes and errors as in
+    `Network`; the authors use random Fourier features.
+
+    References:
+      Wang, Li, Chen and Perdikaris, PirateNets: Physics-informed Deep Learning with Residual
+      Adaptive Networks, JMLR 2024, Eq. 4.1-4.7; the output layer starts Xavier normal, not fitted
+      to data.
+    """
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
+        x = self.embed(x)
+        u, v = self.layer(self.width, x), self.layer(self.width, x)
+        for index in range(self.depth):
+            alpha = self.param(f"alpha_{index}", nn.initializers.zeros_init(), (), self.param_dtype)
+            h = _gate(self.layer(self.width, x), u, v)
+            h = _gate(self.layer(self.width, h), u, v)
+            x = alpha * self.layer(x.shape[-1], h) + (1.0 - alpha) * x
+        return self.dense(self.outputs, x)
+
+
+NETWORKS: Mapping[str, type[Network]] = {
+    "mlp": MLP,
+    "modified-mlp": ModifiedMLP,
+    "piratenet": PirateNet,
+}
+
+
+class Constrained(nn.Module):
+    """A network that satisfies conditions exactly: `offset(x) + distance(x) * network(x)`.
+
+    Attributes:
+      network: the network.
+      offset: any smooth function with the wanted values on the boundary, from a point `[d]` to
+        values `[m]`.
+      distance: any smooth function that is zero there and nowhere else, from a point `[d]` to `[m]`
+        or `[1]`.
+
+    References:
+      Lagaris, Likas and Fotiadis, Artificial Neural Networks for Solving Ordinary and Partial
+      Differential Equations, IEEE TNN 1998, Eq. 2.
+    """
+
+    network: nn.Module
+    offset: Callable[[Array], Array]
+    distance: Callable[[Array], Array]
+
+    @property
+    def takes_jets(self) -> bool:
+        """As the network does."""
+        return getattr(self.network, "takes_jets", False)
+
+    def __call__(self, x: Any) -> Any:
+        """Returns the values `[..., m]` at the points `x` of shape `[..., d]`."""
+        return jets.call(self.offset, x) + jets.call(self.distance, x) * self.network(x)
+
+
+class Dense(nn.Module):
+    """A linear layer.
+
+    Kernels start Xavier normal (Glorot & Bengio 2010; Flax cuts the normal distribution off at two
+    standard deviations and corrects the variance), biases at zero.
+
+    Attributes:
+      features: number of outputs.
+      factorized: whether the kernel is `exp(s) * v`, with a trained `s ~ N(1, 0.1²)` for each
+        output and a `v` such that the product starts Xavier normal (random weight factorisation,
+        Wang, Wang, Seidman & Perdikaris, arXiv:2210.01274). Thresholds then cut v.
+      param_dtype: dtype of the parameters.
+    """
+
+    features: int
+    factorized: bool = False
+    param_dtype: Any = jnp.float32
+
+    takes_jets: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns `x @ kernel + bias`, `[..., features]`, for `x` of shape `[..., n]`."""
+        shape, dtype = (x.shape[-1], self.features), self.param_dtype
         xavier = nn.initializers.xavier_normal()
-        return nn.Dense(features, kernel_init=xavier, param_dtype=self.param_dtype)(x)
+        if self.factorized:
+            factor = jnp.exp(self.param("log_factor", _around_one, shape[1:], dtype))
+            kernel = factor * self.param("kernel", lambda key: xavier(key, shape, dtype) / factor)
+        else:
+            kernel = self.param("kernel", xavier, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], dtype)
+        return jets.linear(kernel, x, bias)
 
 
-def _with_derivatives(activation: Callable[[Array], Array], z: Array) -> tuple[Array, Array, Array]:
-    """Returns an elementwise function's values and first two derivatives."""
-    ones = jnp.ones_like(z)
+class Activation(nn.Module):
+    """An activation function, by a name in `ACTIVATIONS`.
 
-    def with_slope(z: Array) -> tuple[Array, Array]:
-        return jax.jvp(activation, (z,), (ones,))
+    Attributes:
+      function: the name.
+      adaptive: n > 0 makes it `f(n a x)` with a trained a that starts at 1 / n (Jagtap, Kawaguchi &
+        Karniadakis, Adaptive Activation Functions Accelerate Convergence in Deep and
+        Physics-Informed Neural Networks, JCP 2020, Eq. 7); 0 leaves it fixed.
+      param_dtype: dtype of the parameter.
+    """
 
-    (value, slope), (_, curvature) = jax.jvp(with_slope, (z,), (ones,))
-    return value, slope, curvature
+    function: str
+    adaptive: float = 0.0
+    param_dtype: Any = jnp.float32
+
+    takes_jets: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns the values, in the shape of `x`."""
+        if self.adaptive:
+            start = nn.initializers.constant(1 / self.adaptive)
+            x = self.adaptive * self.param("slope", start, (), self.param_dtype) * x
+        return jets.elementwise(ACTIVATIONS[self.function], x)
+
+
+class FourierFeatures(nn.Module):
+    """Cosines and sines of random directions: `cos(B x), sin(B x)`.
+
+    The frequencies B are drawn normal with the network's other parameters, and are not trained:
+    their gradient is zero.
+
+    Attributes:
+      features: number of outputs, half of them cosines.
+      scale: standard deviation of B.
+      param_dtype: dtype of the frequencies.
+
+    References:
+      Tancik et al., Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional
+      Domains, NeurIPS 2020, Eq. 5, with 2π part of the scale.
+    """
+
+    features: int
+    scale: float = 1.0
+    param_dtype: Any = jnp.float32
+
+    takes_jets: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Returns `[..., features]` for `x` of shape `[..., n]`."""
+        shape = (x.shape[-1], self.features // 2)
+        # One axis, so that no threshold prunes them.
+        normal = nn.initializers.normal(self.scale)
+        flat = self.param("frequencies", normal, (shape[0] * shape[1],), self.param_dtype)
+        return _cos_and_sin(jets.linear(jax.lax.stop_gradient(flat).reshape(shape), x))
+
+
+class Periodic(nn.Module):
+    """Cosine and sine of the coordinates that have a period; others are left out.
+
+    What a network makes of them is periodic, with all its derivatives.
+
+    Attributes:
+      periods: the period of each coordinate, 0 for those that have none.
+
+    References:
+      Dong and Ni, A Method for Representing Periodic Functions and Enforcing Exactly Periodic
+      Boundary Conditions with Deep Neural Networks, JCP 2021.
+    """
+
+    periods: tuple[float, ...]
+
+    takes_jets: ClassVar[bool] = True
+
+    def __call__(self, x: Any) -> Any:
+        """Returns `[..., 2 p]`, p the number of periods that are not 0, for `x` `[..., d]`."""
+        axes = [axis for axis, period in enumerate(self.periods) if period]
+        frequencies = np.asarray([2 * np.pi / self.periods[axis] for axis in axes], x.dtype)
+        return _cos_and_sin(jets.take(x, axes) * frequencies)
+
+
+def _cos_and_sin(x: Any) -> Any:
+    return jets.concatenate([jets.elementwise(jnp.cos, x), jets.elementwise(jnp.sin, x)])
+
+
+def _gate(h: Any, u: Any, v: Any) -> Any:
+    return u + h * (v - u)
+
+
+def _around_one(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return 1 + 0.1 * jax.random.normal(key, shape, dtype)

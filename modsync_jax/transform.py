@@ -158,10 +158,11 @@ def modsync(
         pull = jax.grad(regularizer)(thresholds)
         slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, own, pull)
         shifts, t_state = thresholds_tx.update(slopes, state.thresholds, thresholds, **extra)
-        held = jax.tree.map(lambda kept: kept <= min_keep, kept_share(*params))
+        # Shares are float32 quotients: rounding must not make 5 of 500 weights more than 1%.
+        held = jax.tree.map(lambda kept: kept <= min_keep * (1 + 1e-6), kept_share(*params))
         shifts = jax.tree.map(lambda s, h: jnp.where(h, jnp.minimum(s, 0.0), s), shifts, held)
         stepped = optax.apply_updates(params, ModSyncParams(moves, shifts))
-        dying = jax.tree.map(lambda kept: kept <= reset_keep, kept_share(*stepped))
+        dying = jax.tree.map(lambda kept: kept <= reset_keep * (1 + 1e-6), kept_share(*stepped))
         shifts = jax.tree.map(lambda s, t, d: jnp.where(d, -t, s), shifts, thresholds, dying)
         t_state = _restart(thresholds_tx, t_state, thresholds, dying)
         return ModSyncParams(moves, shifts), ModSyncState(w_state, t_state)

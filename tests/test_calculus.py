@@ -55,6 +55,13 @@ def test_value_and_all_orders_along_one_axis_evaluate_the_field_once(x64):
     assert len(calls) == 1
 
 
+def test_an_operator_is_the_sum_of_its_terms(x64):
+    field, x = Field(wave, ("t", "x")), jnp.array([0.7, -0.4])
+    u, u_t, u_xx, u_tx = partials(field, x, "", "t", "xx", "tx")
+    (operator,) = partials(field, x, {"": 2.0, "t": 1.0, "xx": -0.5, "tx": 1.0, "xt": 3.0})
+    np.testing.assert_allclose(operator, 2 * u + u_t - 0.5 * u_xx + 4 * u_tx, rtol=ROUNDING)
+
+
 def test_derivatives_of_a_network_equal_reverse_mode(x64):
     u, x = tiny_network(3, 2), jnp.array([0.3, -0.2, 0.5])
     jacobian, hessian = jax.jacrev(u)(x), jax.hessian(u)(x)
@@ -101,6 +108,10 @@ def test_mistakes_are_named():
     field, x = Field(wave, ("t", "x")), jnp.array([0.7, -0.4])
     with pytest.raises(ValueError, match=r"unknown coordinate 'y'.*known: t, x"):
         partials(field, x, "xy")
+    with pytest.raises(ValueError, match=r"unknown coordinate 'z'"):
+        partials(field, x, {"t": 1.0, "zz": 1.0})
+    with pytest.raises(ValueError, match="an operator needs terms"):
+        partials(field, x, {})
     with pytest.raises(ValueError, match="pass a Field, or coordinates="):
         partials(wave, x, "x")
     with pytest.raises(ValueError, match=r"got shape \(5, 2\); map over points with jax.vmap"):

@@ -333,6 +333,20 @@ def test_reset_happens_at_one_percent_and_not_above(share, starts_again):
     np.testing.assert_allclose(update.thresholds["first"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("out", "kept"), [(100, 1), (500, 5), (700, 7), (900, 9), (1100, 11)])
+def test_exactly_one_percent_is_one_percent_under_jit(out, kept):
+    """As float32 quotients, not all of these shares come out at 0.01 or below."""
+    w = jnp.linspace(1.0, 2.0, out)[None, :]
+    level = float((w[0, -kept] + w[0, -kept - 1]) / 2)
+    params = ModSyncParams({"w": w}, {"w": jnp.full((2, 1, out), level)})
+    grads = jax.tree.map(lambda x: jnp.zeros((2, *x.shape)), params)
+    tx = modsync(
+        optax.chain(aggregators.sum(), optax.sgd(0.0)), optax.sgd(1.0), sparsity_weight=0.0
+    )
+    updates = jax.jit(lambda g, p: tx.update(g, tx.init(p), p)[0])(grads, params)
+    np.testing.assert_allclose(updates.thresholds["w"], -level, rtol=1e-6)
+
+
 def test_reset_counts_what_the_same_step_leaves_of_moving_weights():
     """The layer dies by its weights' own step: the reset comes in that step."""
     params, grads = two_layers()

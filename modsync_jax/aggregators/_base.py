@@ -1,17 +1,20 @@
 """From a weighting of the Gramian to an optax transformation."""
 
+import functools
 import inspect
-from collections.abc import Callable, Hashable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from jax import Array
 
 from modsync_jax import gradients
+from modsync_jax.aggregators import _groups
+from modsync_jax.aggregators._groups import Groups
 
 Weighting = Callable[..., Array]
-Groups = Literal["leaf"] | Callable[[str, Array], Hashable] | None
+Part = dict[int, Array]
 
 
 class AggregatorState(NamedTuple):
@@ -35,7 +38,7 @@ def from_weights(
       groups: how to split the parameters into parts with a Gramian each: None (one for all),
         `"leaf"`, or a function `(path, leaf) -> label`, with paths like `params/Dense_0/kernel`.
       key: PRNG key, kept in the state, of a weighting that asks for one. It is split every update;
-        an extra argument `key` takes its place.
+        an extra argument `key` that is not None takes its place.
 
     Returns:
       A transformation whose `update(grads, state, params, **extra)` takes leaves `[K, ...]` and
@@ -45,11 +48,29 @@ def from_weights(
       ValueError: on an unknown `groups` and, when traced, on gradients that are not a stack for
         `params` or a missing extra argument.
     """
-    if not (groups is None or groups == "leaf" or callable(groups)):
-        raise ValueError(f"groups is {groups!r}; give None, 'leaf' or a function (path, leaf)")
+
+    @functools.wraps(weights_fn)
+    def combine(part: Part, **arguments: Any) -> Part:
+        return gradients.weighted_sum(weights_fn(gradients.gramian(part), **arguments), part)
+
+    return from_stack(combine, groups=groups, key=key)
+
+
+def from_stack(
+    combine: Callable[..., Part], *, groups: Groups = None, key: Array | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """As `from_weights`, for what the Gramian does not tell.
+
+    Args:
+      combine: pure function from the leaves of a group, `[K, ...]` by index, to leaves `[...]`;
+        keyword-only arguments as those of a weighting.
+      groups: as in `from_weights`.
+      key: as in `from_weights`.
+    """
+    _groups.check(groups)
     needed = [
         name
-        for name, parameter in inspect.signature(weights_fn).parameters.items()
+        for name, parameter in inspect.signature(combine).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     ]
 
@@ -64,32 +85,19 @@ def from_weights(
         if state.key is not None:
             carried, drawn = jax.random.split(state.key)
             state = AggregatorState(carried)
-            extra_args.setdefault("key", drawn)
+            if extra_args.get("key") is None:
+                extra_args["key"] = drawn
         for name in needed:
             if extra_args.get(name) is None:
                 raise ValueError(
-                    f"the aggregator {weights_fn.__name__} needs {name!r}: call "
+                    f"the aggregator {combine.__name__} needs {name!r}: call "
                     f"update(grads, state, params, {name}=...)"
                 )
         arguments = {name: extra_args[name] for name in needed}
         stack, structure = jax.tree.flatten(updates)
-        combined: dict[int, Array] = {}
-        for indices in _parts(groups, params):
-            part = {index: stack[index] for index in indices}
-            weights = weights_fn(gradients.gramian(part), **arguments)
-            combined |= gradients.weighted_sum(weights, part)
+        combined: Part = {}
+        for indices in _groups.split(groups, params):
+            combined |= combine({index: stack[index] for index in indices}, **arguments)
         return jax.tree.unflatten(structure, [combined[i] for i in range(len(stack))]), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _parts(groups: Groups, params: optax.Params) -> list[list[int]]:
-    """The indices of the leaves of each group."""
-    parts: dict[Hashable, list[int]] = {}
-    for index, (path, leaf) in enumerate(jax.tree.leaves_with_path(params)):
-        if callable(groups):
-            label = groups(gradients.path_name(path), leaf)
-        else:
-            label = index if groups == "leaf" else None
-        parts.setdefault(label, []).append(index)
-    return list(parts.values())

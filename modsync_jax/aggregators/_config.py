@@ -32,18 +32,33 @@ def config_weights(gramian: Array) -> Array:
     if gramian.shape[0] == 2:
         return _dcgd.dcgd_weights(gramian)
     c, n = _cosines.cosines(gramian)
+    a, reached, squared = equal_cosines(c)
+    return (n * reached).sum() * _cosines.reciprocal(squared) * a * _cosines.reciprocal(n)
+
+
+def equal_cosines(c: Array) -> tuple[Array, Array, Array]:
+    """The least-squares direction `d = sum_k a_k u_k` with `<u_k, d> = 1` for all k.
+
+    Args:
+      c: the cosines of the u, `[K, K]`.
+
+    Returns:
+      `a = C⁺ 1` [K], what is reached, `<u_k, d>` [K], and `||d||^2`.
+    """
     values, vectors = jnp.linalg.eigh(c)
     ones = vectors.sum(0)  # the vector of ones in the eigenbasis
     # A component of ones that is rounding alone must not set the direction: d would be noise.
     kept = (values > _cosines.cutoff(c)) & (jnp.abs(ones) > _cosines.cutoff(c))
-    a = vectors @ jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
-    reached = vectors @ jnp.where(kept, ones, 0.0)  # C a = <u_k, d>
-    squared = jnp.where(kept, ones**2 / jnp.where(kept, values, 1.0), 0.0).sum()  # ||d||^2
-    return (n @ reached) * _cosines.reciprocal(squared) * a * _cosines.reciprocal(n)
+    inverted = jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
+    reached = _cosines.times(vectors, jnp.where(kept, ones, 0.0))  # C a
+    return _cosines.times(vectors, inverted), reached, (ones * inverted).sum()
 
 
-def config() -> optax.GradientTransformationExtraArgs:
+def config(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraArgs:
     """ConFIG as a transformation of stacked gradients; see `config_weights` for the formula.
+
+    Args:
+      groups: parameters that are aggregated apart, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,4 +68,4 @@ def config() -> optax.GradientTransformationExtraArgs:
       >>> print(tx.update(grads, tx.init(params), params)[0])
       [1. 1.]
     """
-    return _base.from_weights(config_weights)
+    return _base.from_weights(config_weights, groups=groups)

@@ -29,6 +29,11 @@ def reciprocal(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, 1.0 / jnp.where(x == 0, 1.0, x))
 
 
+def times(matrix: Array, vector: Array) -> Array:
+    """Products `[..., N]` of matrices `[..., N, K]` and vectors `[..., K]`, in full precision."""
+    return jnp.einsum("...nk,...k->...n", matrix, vector, precision="highest")
+
+
 def cutoff(matrix: Array) -> float:
     """The eigenvalue up to which a K×K cosine matrix counts as singular: `8 K eps`.
 

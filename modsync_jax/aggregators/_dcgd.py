@@ -1,12 +1,13 @@
 """Dual cone gradient descent."""
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax.aggregators import _base, _cosines
+from modsync_jax.aggregators import _base, _cosines, _partition
 
 Variant = Literal["center", "avg", "proj"]
 
@@ -46,7 +47,7 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
     if len(n) != 2:
         raise ValueError(
             f"dcgd(variant={variant!r}) is defined for two objectives, not {len(n)}; use "
-            "variant='center', or group the objectives into two"
+            "variant='center', or sum them into two groups, as in objectives=((0, 1), (2,))"
         )
     # Share of each gradient that stays after its part along the other one is taken away:
     # g_i - (G_ij / G_jj) g_j, so the other one's weight is -G_ij / G_jj = -cos n_i / n_j.
@@ -57,16 +58,26 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
     return jnp.where(conflicts, removed, 1.0)  # the sum can't conflict with both
 
 
-def dcgd(variant: Variant = "center") -> optax.GradientTransformationExtraArgs:
+def dcgd(
+    variant: Variant = "center",
+    *,
+    objectives: _partition.Partition | None = None,
+    groups: _base.Groups = None,
+) -> optax.GradientTransformationExtraArgs:
     """Dual cone gradient descent as a transformation of stacked gradients.
 
     For K = 2, `"center"` is the same update as `config()`; see `dcgd_weights` for the formulas.
 
     Args:
-      variant: `"center"` (any K), `"avg"` or `"proj"` (K = 2).
+      variant: `"center"` (any K), `"avg"` or `"proj"` (K = 2, or two groups of objectives).
+      objectives: groups of objectives whose gradients are summed first, as index tuples: the
+        authors take the residuals against all conditions, such as `((0, 1, 2), (3,))`. Objectives
+        are numbered by sorted name.
+      groups: parameters that are aggregated apart, as in `from_weights`.
 
     Raises:
-      ValueError: on an unknown variant.
+      ValueError: on an unknown variant and, when traced, on `objectives` that do not hold each
+        index once, or other than two gradients for `"avg"` and `"proj"`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,8 +89,7 @@ def dcgd(variant: Variant = "center") -> optax.GradientTransformationExtraArgs:
     """
     if variant not in ("center", "avg", "proj"):
         raise ValueError(f"unknown variant {variant!r} of dcgd; it is 'center', 'avg' or 'proj'")
-
-    def weights(gramian: Array) -> Array:
-        return dcgd_weights(gramian, variant)
-
-    return _base.from_weights(weights)
+    weights: _base.Weighting = functools.partial(dcgd_weights, variant=variant)
+    if objectives is not None:
+        weights = _partition.of_sums(weights, objectives)
+    return _base.from_weights(weights, groups=groups)

@@ -228,6 +228,33 @@ class Problem:
 
         return {name: partial(objective, name) for name in groups}
 
+    def residual_vectors(
+        self,
+        field_of: Callable[[Any], tuple[Field, Unknowns]],
+        grouping: str = "paper",
+        weights: Mapping[str, float | Array] | None = None,
+    ) -> dict[str, Callable[[Any, Batch], Array]]:
+        """Returns for each objective its residuals as one vector whose squared norm is its value.
+
+        Pointwise residuals are scaled by the root of weight / points. Tangent kernels are of
+        these vectors. Arguments and errors as in `objectives`.
+
+        Returns:
+          For each objective a pure function `(params, batch) -> [M]`.
+        """
+        groups, weights = self.groups(grouping), weights or {}
+
+        def vector(name: str, params: Any, batch: Batch) -> Array:
+            u, unknowns = field_of(params)
+            parts = [
+                jnp.sqrt(weights.get(name, 1.0) / len(residuals)) * residuals
+                for term in groups[name]
+                for residuals in self.term(term)(u, unknowns, batch[term]).values()
+            ]
+            return jnp.concatenate(parts)
+
+        return {name: partial(vector, name) for name in groups}
+
     def _counts(self, points: Mapping[str, int] | None) -> dict[str, int]:
         counts = {**self.points, **(points or {})}
         for name, count in counts.items():

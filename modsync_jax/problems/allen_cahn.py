@@ -26,8 +26,8 @@ RATE = 5.0
 
 def residual(u: Field, x: Array) -> dict[str, Array]:
     """Returns the equation's residual at a point `[2]`, (t, x)."""
-    values, u_t, u_xx = partials(u, x, "", "t", "xx")
-    return {"pde": u_t - DIFFUSION * u_xx - RATE * (values - values**3)}
+    values, heat = partials(u, x, "", {"t": 1.0, "xx": -DIFFUSION})
+    return {"pde": heat - RATE * (values - values**3)}
 
 
 def reference(points: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Figures and the report of a run, from its files alone.
+"""Figures and the report of a run, and the comparison of several, from their files alone.
 
 This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`, `solution.npz`)
 and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
 """
 
+from modsync_jax.reporting._comparison import as_text, write_comparison
 from modsync_jax.reporting._figures import draw_solution
 from modsync_jax.reporting._report import write_report
 
-__all__ = ["draw_solution", "write_report"]
+__all__ = ["as_text", "draw_solution", "write_comparison", "write_report"]

@@ -89,30 +89,21 @@ def _drawn(run: Run) -> dict[str, Callable[[Run], Figure]]:
 
 
 def _page(run: Run, folder: Path, images: Mapping[str, Path]) -> str:
-    title = escape(_verdict.headline(run))
     findings = "\n".join(
         f'<li class="{level}"><b>{level}</b>{escape(text)}</li>'
         for level, text in _verdict.findings(run)
     )
     captions = _captions(run)
-    figures = "\n".join(_figure(path, name, captions[name]) for name, path in images.items())
-    network = "" if run.config["network"] else ", network=network"
+    figures = "\n".join(figure(path, name, captions[name]) for name, path in images.items())
+    network = "" if run.config["architecture"] else ", network=network"
     source = run.config["source"]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<ul>
+    return page(
+        _verdict.headline(run),
+        f"""<ul>
 {findings}
 </ul>
 <h2>Key numbers</h2>
-{_table(_measures(run))}
+{table(_measures(run))}
 <h2>Figures</h2>
 {figures}
 <h2>Use it</h2>
@@ -120,14 +111,30 @@ def _page(run: Run, folder: Path, images: Mapping[str, Path]) -> str:
 <p>The solution takes points [N, {len(run.config["coordinates"])}] with the coordinates
 {escape(", ".join(run.config["coordinates"]))} and returns values [N,
 {len(run.config["outputs"])}] of {escape(", ".join(run.config["outputs"]))}.{
-        f" Source of the problem: {escape(source)}." if source else ""
-    }</p>
+            f" Source of the problem: {escape(source)}." if source else ""
+        }</p>
 <h2>The run</h2>
-{_table(_facts(run))}
+{table(_facts(run))}
 <details>
 <summary>All settings</summary>
-{_table([name, _setting(value)] for name, value in run.config.items())}
-</details>
+{table([name, _setting(value)] for name, value in run.config.items())}
+</details>""",
+    )
+
+
+def page(title: str, body: str) -> str:
+    """A self-contained HTML page in the reports' style; `body` is HTML, `title` text."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+{body}
 </body>
 </html>
 """
@@ -190,7 +197,7 @@ def _setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
+def table(rows: Iterable[Sequence[str]]) -> str:
     """An HTML table whose rows start with their header."""
     lines = "\n".join(
         f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -199,7 +206,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>\n{lines}\n</table></div>'
 
 
-def _figure(path: Path, name: str, caption: str) -> str:
+def figure(path: Path, name: str, caption: str) -> str:
     png = path.read_bytes()
     width = (
         int.from_bytes(png[16:20], "big") * 96 // _figures.DPI

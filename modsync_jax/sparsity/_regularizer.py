@@ -36,13 +36,13 @@ def sparsity_loss(
       A scalar.
 
     Raises:
-      ValueError: on an unknown granularity.
+      ValueError: on an unknown granularity, or a number beta that is not above 0.
 
     References:
       ModSync, arXiv:2606.20156, Eq. 7-9.
     """
-    if granularity not in ("layer", "unit"):
-        raise ValueError(f"unknown granularity {granularity!r}; it is 'layer' or 'unit'")
+    if granularity not in ("layer", "unit") or (isinstance(beta, int | float) and not beta > 0):
+        raise ValueError(f"granularity is 'layer' or 'unit', beta > 0; not {granularity!r}, {beta}")
 
     def layer(threshold: Array) -> Array:
         rows = threshold.reshape(threshold.shape[0], -1)

@@ -32,13 +32,23 @@ class TrainConfig:
       ConfigError: on a value that is not allowed, in one line.
     """
 
-    method: str = _field("modsync+dcgd", "how gradients become updates", tuple(methods.names()))
+    method: str = _field(
+        "modsync+dcgd",
+        "how gradients become updates, [modsync+][balancing+...][aggregator], such as adam, dcgd,"
+        " lra+dcgd or modsync+config; --list_methods shows all",
+    )
     steps: int = _field(20_000, "optimisation steps")
     seed: int = _field(0, "seed of all randomness: initialisation and points")
 
+    network: str = _field("mlp", "kind of network", tuple(networks.NETWORKS))
     width: int = _field(128, "units of each hidden layer")
-    depth: int = _field(5, "number of hidden layers")
+    depth: int = _field(5, "number of hidden layers; of blocks for piratenet")
     activation: str = _field("tanh", "activation function", tuple(networks.ACTIVATIONS))
+    adaptive: float = _field(0.0, "factor n of adaptive activations f(n a x); 0: fixed ones")
+    factorized: bool = _field(False, "random weight factorisation of all kernels")
+    fourier_features: int = _field(0, "random Fourier features of the inputs, an even number")
+    fourier_scale: float = _field(1.0, "standard deviation of their frequencies")
+    periods: Mapping[str, float] = _field({}, "periods of coordinates to build in, x=2,...")
     standardize: str = _field(
         "auto", "inputs of zero mean and unit variance ('auto': as the problem says)", _AUTO
     )
@@ -80,6 +90,10 @@ class TrainConfig:
     checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
 
     def __post_init__(self) -> None:
+        try:
+            methods.parse(self.method)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:
@@ -92,12 +106,14 @@ class TrainConfig:
                 raise ConfigError(f"{field.name} is {value!r}; it must be a whole number")
         for low, names in {
             1: "steps width depth decay_steps chunk eval_every checkpoint_every polish_points",
-            0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep",
+            0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep"
+            " fourier_features adaptive",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more")
-        for name in ["learning_rate", "threshold_learning_rate", "beta", "decay_rate"]:
+        positive = ("learning_rate", "threshold_learning_rate", "beta", "decay_rate")
+        for name in (*positive, "fourier_scale"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.min_keep > 1:
@@ -106,9 +122,12 @@ class TrainConfig:
             raise ConfigError(
                 f"warmup_steps is {self.warmup_steps}; it must be below steps={self.steps}"
             )
-        for name, value in self.loss_weights.items():
-            if not 0 < value < math.inf:
-                raise ConfigError(f"loss_weights: {name} is {value}; it must be positive")
+        if self.fourier_features % 2:
+            raise ConfigError(f"fourier_features is {self.fourier_features}; it must be even")
+        for field_name in ("loss_weights", "periods"):
+            for name, value in getattr(self, field_name).items():
+                if not 0 < value < math.inf:
+                    raise ConfigError(f"{field_name}: {name} is {value}; it must be positive")
         for every, of in (("eval_every", "chunk"), ("checkpoint_every", "eval_every")):
             value, unit = getattr(self, every), getattr(self, of)
             if value % unit:

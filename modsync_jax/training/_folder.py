@@ -95,6 +95,10 @@ class RunFolder:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         self._replace(name, text.encode())
 
+    def write_text(self, name: str, content: str) -> None:
+        """Writes a text file whole or not at all."""
+        self._replace(name, content.encode())
+
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes a `.npz` file whole or not at all."""
         buffer = io.BytesIO()
@@ -186,8 +190,8 @@ def _taken(path: Path) -> bool:
 def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     current = json.loads(json.dumps(config))
     differing = [key for key in current if stored.get(key) != current[key]]
-    if len(differing) > 1 and "network" in differing:
-        differing.remove("network")  # it follows from the settings
+    if len(differing) > 1 and "architecture" in differing:
+        differing.remove("architecture")  # it follows from the settings
     if differing:
         what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
         raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")

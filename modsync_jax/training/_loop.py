@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from modsync_jax import networks, problems, reporting, transform
+from modsync_jax import citations, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import _measure, _signals, _step
@@ -32,7 +32,7 @@ def solve(
     problem: Problem | str,
     method: str = "modsync+dcgd",
     *,
-    network: nn.Module | None = None,
+    network: nn.Module | str = "mlp",
     output_dir: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -44,8 +44,8 @@ def solve(
     Args:
       problem: a `Problem`, the name of one, or `file.py:name`.
       method: how gradients become updates; see `modsync_jax.methods.names()`.
-      network: a Flax module from points `[..., d]` to values `[..., m]`; by default an MLP of the
-        settings `width`, `depth` and `activation`.
+      network: one of `modsync_jax.networks` by name, with the settings `width`, `depth`, ...; or
+        a Flax module of your own, from points `[..., d]` to values `[..., m]`.
       output_dir: folder for configuration, metrics, checkpoints, figures and report; None writes
         nothing.
       resume: continue the run in `output_dir`; it ends with the same bits as one never stopped.
@@ -65,20 +65,23 @@ def solve(
     """
     spec = problem if isinstance(problem, str) else problem.name
     problem = _problem(problem)
-    config = TrainConfig.from_settings({"method": method, **settings})
+    own = None if isinstance(network, str) else network
+    kind = {"network": network} if isinstance(network, str) else {}
+    config = TrainConfig.from_settings({"method": method, **kind, **settings})
     _check_fits(problem, config)
-    model = network or _mlp(problem, config)
-    identity = {"problem": spec} | _identity(problem, config, None if network else model)
+    built = _network(problem, config)
+    identity = {"problem": spec} | _identity(problem, config, built if own is None else None)
     folder = RunFolder(output_dir, identity, resume=resume) if output_dir is not None else None
     if resume and folder is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
     if folder is not None and (folder.path / "result.json").exists():
-        solution = load(folder.path, network=network)
+        solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
-            solution = _train(problem, model, config, folder, progress)
+            solution = _train(problem, own or built, config, folder, progress)
         if folder is not None:
             folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+            folder.write_text("references.bib", citations.of_run(identity))
             folder.write("result.json", solution.result)
     if report and folder is not None and not (folder.path / "report.html").exists():
         reporting.write_report(folder.path)
@@ -173,25 +176,36 @@ def _check_fits(problem: Problem, config: TrainConfig) -> None:
         jax.eval_shape(lambda: problem.sample(jax.random.key(0), config.points))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    for name in config.periods:
+        if name not in problem.coordinates:
+            raise ConfigError(f"periods: {unknown('coordinate', name, problem.coordinates)}")
     for name in config.loss_weights:
         if name not in groups:
             raise ConfigError(f"loss_weights: {unknown('objective', name, groups)}")
 
 
-def _mlp(problem: Problem, config: TrainConfig) -> networks.MLP:
+def _network(problem: Problem, config: TrainConfig) -> networks.Network:
     scaled = {"auto": problem.standardize, "yes": True, "no": False}[config.standardize]
-    return networks.MLP(
+    periods = tuple(config.periods.get(name, 0.0) for name in problem.coordinates)
+    return networks.NETWORKS[config.network](
         width=config.width,
         depth=config.depth,
         outputs=len(problem.outputs),
         activation=config.activation,
         shift=problem.domain.mean if scaled else (),
         scale=problem.domain.std if scaled else (),
+        periods=periods if any(periods) else (),
+        fourier_features=config.fourier_features,
+        fourier_scale=config.fourier_scale,
+        factorized=config.factorized,
+        adaptive=config.adaptive,
         param_dtype=jnp.dtype(config.dtype),
     )
 
 
-def _identity(problem: Problem, config: TrainConfig, model: nn.Module | None) -> dict[str, Any]:
+def _identity(
+    problem: Problem, config: TrainConfig, model: networks.Network | None
+) -> dict[str, Any]:
     """What `config.json` holds: enough to resume the run and to rebuild its network."""
     fields = [] if model is None else [f.name for f in dataclasses.fields(model)]
     ours = [name for name in fields if name not in ("parent", "name", "param_dtype")]
@@ -200,7 +214,7 @@ def _identity(problem: Problem, config: TrainConfig, model: nn.Module | None) ->
         "outputs": problem.outputs,
         "source": problem.source,
         **dataclasses.asdict(config),
-        "network": {name: getattr(model, name) for name in ours} if model else None,
+        "architecture": {name: getattr(model, name) for name in ours} if model else None,
     }
 
 

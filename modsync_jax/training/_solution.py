@@ -64,13 +64,12 @@ class Solution:
 
 
 def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree) -> Field:
-    """A network with its variables as a field, with the network's own derivatives if it has any."""
-    fast = getattr(network, "derivatives", None)
+    """A network with its variables as a field, which takes jets if the network does."""
 
-    def u(x: Array) -> Any:
+    def u(x: Any) -> Any:
         return network.apply(variables, x)
 
-    return Field(u, coordinates, fast and partial(fast, variables))
+    return Field(u, coordinates, getattr(network, "takes_jets", False))
 
 
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
@@ -85,11 +84,12 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
     """
     config = _folder.read_config(run)
     if network is None:
-        if config["network"] is None:
+        if config["architecture"] is None:
             raise _folder.RunError(
                 f"{run} was trained with a network of its own; give load(run, network=)"
             )
-        network = networks.MLP(**config["network"], param_dtype=jnp.dtype(config["dtype"]))
+        kind = networks.NETWORKS[config["network"]]
+        network = kind(**config["architecture"], param_dtype=jnp.dtype(config["dtype"]))
     trained = _folder.read_best(run)
     result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
     return Solution(

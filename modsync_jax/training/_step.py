@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import gradients, methods, sparsity
+from modsync_jax import aggregators, balancing, gradients, methods, sparsity
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _optimizers
@@ -29,7 +29,7 @@ from modsync_jax.transform import (
 )
 
 PyTree = Any
-_INIT, _TRAIN, _EVALUATE, _POLISH = range(4)  # the streams of random numbers of one run
+_INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD = range(5)  # the streams of random numbers of one run
 
 
 class TrainState(NamedTuple):
@@ -91,19 +91,32 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
 
     plain = problem.objectives(fields, config.objectives, config.loss_weights)
     names = tuple(sorted(plain))
-    objectives: gradients.Objectives = plain
+    objectives: Any = plain
     if masked:
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
     losses_and_grads = gradients.value_and_objective_grads(objectives)
+    loss_and_grad = aggregators.value_and_objective_grad(objectives)
+    alternating = methods.one_objective_a_step(config.method)
     tx = methods.build(
         config.method,
         _optimizers.weights_optimizer(config),
         _optimizers.thresholds_optimizer(config),
+        num_objectives=len(names),
+        reference=names.index("residual"),
+        learning_rate=_optimizers.learning_rate(config),
         **_modsync_settings(config) if masked else {},
     )
 
     def stream(state: TrainState, number: int) -> Array:
         return jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
+
+    vectors: Any = problem.residual_vectors(fields, config.objectives, config.loss_weights)
+    if masked:
+        vectors = mask_objectives(vectors)
+
+    def traces(state: TrainState, batch: Any, key: Array) -> Array:
+        """For loss weights by tangent kernels, which ask for it in the steps that need it."""
+        return balancing.hutchinson_traces(vectors, state.params, batch, key=key)
 
     def init(seed: int) -> TrainState:
         key = jax.random.key(seed)
@@ -117,7 +130,7 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
             key=jax.random.key_data(key),
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=tx.init(params),
+            opt_state=jax.tree.map(jnp.copy, tx.init(params)),  # donated: no buffer twice
             best_params=jax.tree.map(jnp.copy, params),
             best_score=jnp.array(jnp.inf, dtype),
             best_step=jnp.zeros((), jnp.int32),
@@ -127,8 +140,16 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
 
     def one_step(state: TrainState, _: None) -> tuple[TrainState, None]:
         batch = sample(jax.random.fold_in(stream(state, _TRAIN), state.step))
-        losses, grads = losses_and_grads(state.params, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, losses=losses)
+        extra: dict[str, Any] = {"key": jax.random.fold_in(stream(state, _METHOD), state.step)}
+        if alternating:
+            index = state.step % len(names)
+            loss, grads = loss_and_grad(state.params, index, batch)
+            losses, extra["objective"] = state.losses.at[index].set(loss), index
+        else:
+            losses, grads = losses_and_grads(state.params, batch)
+            extra["losses"] = losses
+            extra["residual_jacobian_traces"] = partial(traces, state, batch, extra["key"])
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         return _accept(state, losses, updates, opt_state), None
 
     frozen = partial(effective_weights, structural_gradient=False)

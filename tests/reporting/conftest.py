@@ -57,6 +57,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
     def make(
         *,
+        name="run",
         rows=12,
         polish_steps=0,
         objectives=("boundary", "residual"),
@@ -68,7 +69,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         result=None,
         config=None,
     ) -> Path:
-        folder = tmp_path / "run"
+        folder = tmp_path / name
         folder.mkdir()
         steps = 100.0 * np.arange(rows)
         table = _columns(steps, objectives, layers, reference) | (columns or {})
@@ -95,7 +96,11 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "steps": int(steps[-1]) - polish_steps,
                 "polish_steps": polish_steps,
                 "beta": 0.3,
-                "network": {"width": 8},
+                "architecture": {"width": 8},
+                "network": "mlp",
+                "width": 8,
+                "depth": 2,
+                "learning_rate": 1e-3,
             }
             | (config or {}),
             "result.json": {

@@ -98,7 +98,7 @@ def test_text_of_the_run_is_escaped(make_run):
     [
         {"reference": False, "layers": 0},
         {"rows": 2},
-        {"objectives": ("residual",), "config": {"network": None}},
+        {"objectives": ("residual",), "config": {"architecture": None}},
     ],
     ids=["plain, no reference", "two rows", "one objective, own network"],
 )

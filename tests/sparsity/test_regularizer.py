@@ -131,6 +131,9 @@ def test_beta_may_be_traced(x64):
     np.testing.assert_allclose(got, [by_hand(tree, b, "layer") for b in (0.3, 2.0)], **TIGHT)
 
 
-def test_unknown_granularity_is_an_error():
-    with pytest.raises(ValueError, match="unknown granularity 'row'; it is 'layer' or 'unit'"):
-        sparsity_loss(thresholds(2), granularity="row")
+@pytest.mark.parametrize(
+    "wrong", [{"granularity": "row"}, {"beta": 0.0}, {"beta": -0.3}, {"beta": math.nan}]
+)
+def test_settings_out_of_range_are_an_error(wrong):
+    with pytest.raises(ValueError, match="granularity is 'layer' or 'unit', beta > 0; not"):
+        sparsity_loss(thresholds(2), **wrong)

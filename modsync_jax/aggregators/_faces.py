@@ -1,0 +1,117 @@
+"""Small quadratic problems over non-negative weights, solved on every face at once.
+
+The solution of such a problem is the stationary point of one of its 2^K faces, a face being the
+weights that may differ from zero. For the few objectives of a training step it is cheapest to
+invert all principal submatrices together, K rank-one updates of an array `[2^K, K, K]`, and to take
+the face that meets the optimality conditions best: no iteration, no tolerance to stop at, and the
+same few kernels under `jit` and `vmap`.
+
+Faces of dependent gradients, singular up to `cutoff`, are left out: some face of independent ones
+has the same solution. Where several faces have it, which one is taken is open; the weighted sum of
+the gradients is the same. Its error is about `eps * cond(C)`, and at worst about `sqrt(eps)`, of
+the largest norm. About 0.05 ms at K = 2 and 2 ms at K = 9 on a CPU core, growing as 2^K K^2.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from modsync_jax.aggregators._cosines import cutoff, reciprocal, times
+
+MAX_OBJECTIVES = 12
+
+
+class Faces(NamedTuple):
+    """All faces of the problems of one matrix.
+
+    Attributes:
+      members: `[2^K, K]`, which weights may differ from zero.
+      inverse: `[2^K, K, K]`, inverses of the principal submatrices, zero beside them.
+      regular: `[2^K]`, whether the submatrix can be inverted.
+    """
+
+    members: Array
+    inverse: Array
+    regular: Array
+
+
+def faces(q: Array) -> Faces:
+    """The faces of a symmetric positive semidefinite matrix `[K, K]` with a diagonal near 1.
+
+    Raises:
+      ValueError: when K is more than 12.
+    """
+    count = len(q)
+    if count > MAX_OBJECTIVES:
+        raise ValueError(
+            f"this aggregator looks at all subsets of the objectives and takes up to "
+            f"{MAX_OBJECTIVES}, not {count}; sum some of them into one objective"
+        )
+    indices = jnp.arange(count)
+    members = (jnp.arange(2**count)[:, None] >> indices) % 2 == 1
+
+    def sweep(state: tuple[Array, Array], k: Array) -> tuple[tuple[Array, Array], None]:
+        # After it, index k is in the inverted block of the tableau, which holds -inverse.
+        tableau, regular = state
+        unit = (indices == k).astype(q.dtype)
+        pivot = tableau[:, k, k]
+        fit = pivot > cutoff(q)
+        row = tableau[:, k] - unit
+        scaled = row / jnp.where(fit, pivot, 1.0)[:, None]
+        swept = tableau - row[:, :, None] * scaled[:, None, :] - 2.0 * jnp.outer(unit, unit)
+        member = members[:, k]
+        return (jnp.where(member[:, None, None], swept, tableau), regular & (fit | ~member)), None
+
+    start = (jnp.broadcast_to(q, (2**count, count, count)), jnp.ones(2**count, bool))
+    (tableau, regular), _ = jax.lax.scan(sweep, start, indices)
+    inside = members[:, :, None] & members[:, None, :]
+    return Faces(members, jnp.where(inside, -tableau, 0.0), regular)
+
+
+def stationary(all_faces: Faces, q: Array, linear: Array) -> Array:
+    """On each face the solution of `q x = linear`, `[2^K, K]`; `linear` [K] or [2^K, K]."""
+    x = times(all_faces.inverse, linear)
+    return x + times(all_faces.inverse, linear - times(q, x))  # one refinement
+
+
+def optimal(all_faces: Faces, q: Array, linear: Array, x: Array) -> tuple[Array, Array]:
+    """Of the stationary points of all faces the one that is optimal.
+
+    Optimal are `x >= 0` and `q x - linear >= 0`, with equality on the face itself.
+
+    Returns:
+      `x` [K], not negative, and by how much it fails those conditions.
+    """
+    slack = times(q, x) - linear
+    failure = jnp.where(all_faces.members, jnp.maximum(jnp.abs(slack), -x), -slack).max(-1)
+    failure = jnp.where(all_faces.regular, failure, jnp.inf)
+    best = jnp.argmin(failure)
+    return jnp.maximum(x[best], 0.0), failure[best]
+
+
+def minimize(all_faces: Faces, q: Array, linear: Array) -> Array:
+    """The `x >= 0`, `[K]`, that minimises `x q x / 2 - linear x`, bounded from below."""
+    return optimal(all_faces, q, linear, stationary(all_faces, q, linear))[0]
+
+
+def nearest_to_origin(c: Array, plane: Array) -> Array:
+    """The `x >= 0`, `[K]`, with `plane x = 1`, that minimises `x c x`.
+
+    Without the constraint and with `(plane x - 1)^2` added to what is minimised, the solution is
+    the same but for a factor, and the matrix `c + plane planeᵀ` regular more often.
+
+    Args:
+      c: `[K, K]`, positive semidefinite.
+      plane: `[K]`, in [0, 1].
+    """
+    q = c + jnp.outer(plane, plane)
+    x = minimize(faces(q), q, plane)
+    return x * reciprocal((plane * x).sum())
+
+
+def smallest_over(norms: Array) -> Array:
+    """`[K]`: the smallest norm that is not zero over each; 1 where a norm is zero."""
+    smallest = jnp.where(norms > 0, norms, jnp.inf).min()
+    return jnp.where(norms > 0, smallest / jnp.where(norms > 0, norms, 1.0), 1.0)

@@ -1,0 +1,46 @@
+"""GradDrop: gradient sign dropout."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax.aggregators import _base, _cosines
+
+
+def _dropped(part: _base.Part, *, key: Array) -> _base.Part:
+    def drop(leaf: Array, key: Array) -> Array:
+        g = leaf.astype(jnp.result_type(leaf, jnp.float32))
+        purity = 0.5 * (1.0 + g.sum(0) * _cosines.reciprocal(jnp.abs(g).sum(0)))
+        positive = jax.random.uniform(key, purity.shape, purity.dtype) < purity
+        return jnp.where(positive, jnp.maximum(g, 0.0), jnp.minimum(g, 0.0)).sum(0)
+
+    keys = jax.random.split(key, len(part))
+    return {i: drop(g, k).astype(g.dtype) for (i, g), k in zip(part.items(), keys, strict=True)}
+
+
+def grad_drop(*, key: Array | None = None) -> optax.GradientTransformationExtraArgs:
+    """GradDrop as a transformation of stacked gradients.
+
+    In each coordinate one sign is kept, and the gradients of that sign are summed: the positive
+    one with the probability `½ (1 + sum_k g_k / sum_k |g_k|)`, its purity. Coordinates are
+    independent, so it needs the gradients, not their Gramian, and has no groups. One random number
+    per parameter.
+
+    Args:
+      key: PRNG key, `jax.random.key(0)` if None, split every update; the extra argument `key` of
+        `update` takes its place.
+
+    References:
+      Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout,
+      NeurIPS 2020, Algorithm 1, on the gradients of the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = grad_drop()
+      >>> params = jnp.zeros(2)
+      >>> grads = jnp.array([[1.0, -2.0], [2.0, -2.0]])
+      >>> print(tx.update(grads, tx.init(params), params)[0])
+      [ 3. -4.]
+    """
+    return _base.from_stack(_dropped, key=jax.random.key(0) if key is None else key)

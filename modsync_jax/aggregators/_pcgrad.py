@@ -1,0 +1,76 @@
+"""PCGrad: gradient surgery."""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax.aggregators import _base, _cosines
+
+
+def pcgrad_weights(gramian: Array, *, key: Array | None) -> Array:
+    """Weights of PCGrad: the sum of the gradients, each without its conflicts.
+
+    Each g_i loses its component along every g_j that what is left of it conflicts with, one j
+    after the other. About K small kernels.
+
+    Args:
+      gramian: `[K, K]`.
+      key: PRNG key of the order of the j, drawn for each i; None takes them as they come. For
+        K = 2 there is one order.
+
+    Returns:
+      `[K]`.
+
+    References:
+      Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, Algorithm 1.
+    """
+    c, n = _cosines.cosines(gramian)
+    rows = jnp.arange(len(n))
+    order = jnp.broadcast_to(rows, c.shape)
+    if key is not None:
+        order = jax.random.permutation(key, order, axis=1, independent=True)
+    left = jnp.eye(len(n), dtype=c.dtype)  # row i: what is left of u_i, by unit gradients
+    for j in order.T:
+        along = (left * c[j]).sum(1)  # <u_j, what is left of u_i>
+        conflict = jnp.where(j == rows, 0.0, jnp.minimum(along, 0.0))
+        left = left - conflict[:, None] * (j[:, None] == rows)
+    return _cosines.times(left.T, n) * _cosines.reciprocal(n)
+
+
+def pcgrad(
+    order: Literal["random", "fixed"] = "random",
+    *,
+    key: Array | None = None,
+    groups: _base.Groups = None,
+) -> optax.GradientTransformationExtraArgs:
+    """PCGrad as a transformation of stacked gradients; see `pcgrad_weights` for the formula.
+
+    Args:
+      order: in which order a gradient meets the others: `"random"`, drawn anew every update, or
+        `"fixed"`, that of the objectives.
+      key: PRNG key of the random order, `jax.random.key(0)` if None; the extra argument `key` of
+        `update` takes its place.
+      groups: parameters that are aggregated apart, as in `from_weights`.
+
+    Raises:
+      ValueError: on an unknown order.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = pcgrad()
+      >>> params = jnp.zeros(2)
+      >>> grads = jnp.array([[2.0, 0.0], [-2.0, 2.0]])
+      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
+      [1. 3.]
+    """
+    if order not in ("random", "fixed"):
+        raise ValueError(f"unknown order {order!r} of pcgrad; it is 'random' or 'fixed'")
+    if order == "fixed":
+        return _base.from_weights(functools.partial(pcgrad_weights, key=None), groups=groups)
+    return _base.from_weights(
+        pcgrad_weights, groups=groups, key=jax.random.key(0) if key is None else key
+    )

@@ -1,0 +1,68 @@
+"""ReLoBRaLo: relative loss balancing with random look-back."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax.balancing import _base
+from modsync_jax.balancing._base import Given
+
+
+def relobralo(
+    num_objectives: int,
+    *,
+    temperature: float | Array = 0.1,
+    alpha: float | Array = 0.999,
+    look_back: float | Array = 0.999,
+    key: Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Weighs losses by how little they fell since the step before, and since the start.
+
+    With `b(t, s) = K softmax_k(L_k(t) / (temperature L_k(s)))` and ρ drawn 1 with probability
+    `look_back`, else 0, `λ(t) = alpha (ρ λ(t-1) + (1 - ρ) b(t, 0)) + (1 - alpha) b(t, t-1)`. The
+    first weights are 1.
+
+    Args:
+      num_objectives: K.
+      temperature: of the softmax; positive, smaller is sharper.
+      alpha: share of the past, in [0, 1].
+      look_back: expectation of ρ, in [0, 1].
+      key: PRNG key of ρ, kept in the state and split every update; `jax.random.key(0)` if None. An
+        extra argument `key` that is not None takes its place.
+
+    Raises:
+      ValueError: on a hyperparameter out of range and, when traced, on missing `losses`.
+
+    References:
+      Bischof and Kraus, Multi-Objective Loss Balancing for Physics-Informed Deep Learning,
+      arXiv:2110.09813, Eq. 10-11.
+    """
+    _base.check_range("alpha", alpha, 0.0, 1.0)
+    _base.check_range("look_back", look_back, 0.0, 1.0)
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive")
+
+    def rule(now: Given) -> tuple[Array, tuple]:
+        losses, old = now.extra["losses"].astype(now.loss_weights.dtype), now.loss_weights
+        initial, previous, carried = now.memory
+        initial = jnp.where(now.first, losses, initial)
+        carried, drawn = jax.random.split(carried)
+        given = now.extra.get("key")
+        rho = jax.random.bernoulli(drawn if given is None else given, look_back)
+
+        def balanced(past: Array) -> Array:
+            ratios = _base.quotient(losses, past, jnp.ones_like(past))
+            return num_objectives * jax.nn.softmax(ratios / temperature)
+
+        history = jnp.where(rho, old, balanced(initial))
+        new = alpha * history + (1 - alpha) * balanced(previous)
+        return jnp.where(now.first, old, new).astype(old.dtype), (initial, losses, carried)
+
+    start_key = jax.random.key(0) if key is None else key
+    return _base.from_rule(
+        rule,
+        num_objectives,
+        needs=("losses",),
+        start=lambda ones: (ones, (jnp.zeros_like(ones), jnp.zeros_like(ones), start_key)),
+    )

@@ -1,0 +1,125 @@
+"""Jets against nested forward mode, which knows nothing of layers."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modsync_jax import jets
+from modsync_jax.calculus import Field, laplacian, partials
+from modsync_jax.networks import ACTIVATIONS, MLP
+
+# Everything that a residual can ask for: orders alone, sums that share first derivatives with them,
+# sums that do not, with a value, and with coefficients of any size and sign.
+TERMS = (
+    "",
+    "t",
+    "xx",
+    "tx",
+    {"t": 1.0, "xx": -0.3},
+    {"tt": 1.0, "xx": -1.0, "yy": 2.5},
+    {"x": 30.0, "y": -2.0},
+    {"": 4.0, "xy": 0.5, "yy": 1.0},
+    {"": -3.0},
+    "yy",
+    {"tx": 1.0, "xt": 2.0},
+)
+POINT = jnp.array([0.3, -0.7, 1.1])
+
+
+def both_ways(u, terms=TERMS, x=POINT):
+    """What `partials` returns by jets and by nested forward mode."""
+    field = Field(u, ("t", "x", "y"), takes_jets=True)
+    plain = dataclasses.replace(field, takes_jets=False)
+    return [jnp.stack(partials(f, jnp.asarray(x, jnp.float64), *terms)) for f in (field, plain)]
+
+
+def assert_equal(carried, nested):
+    # Both in float64: 1e-12 of the largest leaves room for other orders of rounding.
+    np.testing.assert_allclose(carried, nested, rtol=0, atol=1e-12 * np.abs(nested).max())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_a_network_carries_what_forward_mode_computes(x64, activation, scaled):
+    scaling = {"shift": (0.5, -1.0, 2.0), "scale": (2.0, 0.3, 1.5)} if scaled else {}
+    network = MLP(
+        width=9, depth=3, outputs=2, activation=activation, param_dtype=jnp.float64, **scaling
+    )
+    variables = network.init(jax.random.key(1), POINT)
+    u = functools.partial(network.apply, variables)
+    assert_equal(*both_ways(u))
+    for term in TERMS:  # alone, nothing is shared
+        assert_equal(*both_ways(u, (term,)))
+
+
+def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+
+    def u(x):
+        a = jets.elementwise(jnp.tanh, jets.linear(kernel, x))
+        b = jets.elementwise(jnp.exp, 0.3 * x * np.array([1.0, -2.0, 0.5]) + 1.0)
+        b = jets.linear(kernel, b, jnp.arange(4.0))
+        gate = jnp.arange(4.0) * a * b - (1.0 - a) * (-b) + 2.0 - a
+        return jets.concatenate([gate, jets.elementwise(jnp.sin, gate), x * x])
+
+    assert_equal(*both_ways(u))
+
+
+def test_gradients_pass_through_jets_and_their_coefficients(x64):
+    network = MLP(width=5, depth=2, param_dtype=jnp.float64)
+    variables = network.init(jax.random.key(0), POINT)
+    points = jax.random.normal(jax.random.key(1), (6, 3), jnp.float64)
+
+    def loss(variables, coefficient, takes_jets):
+        u = Field(functools.partial(network.apply, variables), ("t", "x", "y"), takes_jets)
+
+        def residual(x):
+            value, u_x, heat = partials(u, x, "", "x", {"t": 1.0, "xx": -coefficient, "yy": 0.2})
+            return heat + value * u_x
+
+        return jnp.mean(jax.vmap(residual)(points) ** 2)
+
+    grads = [jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)(variables, 0.7, t) for t in (1, 0)]
+    for got, want in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(1, np.abs(want).max()))
+    # A single point's gradient, and a map of it, are what a tangent kernel needs.
+    one = jax.vmap(lambda x: jax.grad(lambda v: both(network, v, x))(variables))(points)
+    assert all(leaf.shape[0] == 6 for leaf in jax.tree.leaves(one))
+
+
+def both(network, variables, x):
+    u = Field(functools.partial(network.apply, variables), ("t", "x", "y"), takes_jets=True)
+    return laplacian(u, x)[0]
+
+
+def test_sums_are_carried_as_one(x64):
+    """The Laplacian costs one product a layer, beside the value and the first derivatives."""
+    network = MLP(width=8, depth=2)
+    variables = network.init(jax.random.key(0), POINT)
+    u = Field(functools.partial(network.apply, variables), ("t", "x", "y"), takes_jets=True)
+
+    def products(*terms):
+        jaxpr = jax.make_jaxpr(lambda x: partials(u, x, *terms))(POINT).jaxpr
+        dots = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+        return sum([v.aval.shape for v in e.invars] == [(8, 8), (8,)] for e in dots)
+
+    assert products("", "tt", "xx", "yy") == 7
+    assert products("", {"tt": 1.0, "xx": 1.0, "yy": 1.0}) == 5
+    assert products("", {"t": 1.0, "x": 3.0}) == 2
+
+
+def test_orders_above_the_second_are_left_to_forward_mode():
+    network = MLP(width=4, depth=2)
+    x = jnp.array([0.2])
+    variables = network.init(jax.random.key(0), x)
+    apply = functools.partial(network.apply, variables)
+    assert jets.operate(apply, x, [{(): 1.0}, {(0, 0, 0): 1.0}]) is None
+    third = jax.jacfwd(jax.jacfwd(jax.jacfwd(lambda x: apply(x)[0])))(x)
+    # float32, the same nesting of forward mode
+    np.testing.assert_allclose(
+        partials(Field(apply, ("x",), takes_jets=True), x, "xxx")[0], third.ravel(), rtol=1e-4
+    )
