@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Symbol = Callable[[NDArray], NDArray]
 """A polynomial in ∂/∂x: from ∂/∂x of each mode, `iπk`, to the factor of the mode."""
 
-_STENCIL = 6  # time levels that an interpolation uses
+_STENCIL = 4  # time levels that an interpolation uses
 
 
 def evolve(
@@ -27,7 +27,7 @@ def evolve(
 
     Exponential time differencing of the fourth order, with its coefficients as means over circles
     in the complex plane (Kassam & Trefethen 2005). Between points of the grid the solution is its
-    trigonometric interpolant, between time levels a polynomial of degree five.
+    trigonometric interpolant, between time levels a cubic.
 
     Args:
       initial: u(0, x).

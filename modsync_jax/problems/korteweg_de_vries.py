@@ -30,7 +30,7 @@ def residual(u: Field, x: Array) -> dict[str, Array]:
 def reference(points: np.ndarray) -> np.ndarray:
     """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x), by a Fourier method.
 
-    Its error is below 1e-7.
+    Its error is below 1e-8.
     """
     return _solution()(points)[:, None]
 

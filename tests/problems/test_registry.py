@@ -1,5 +1,8 @@
 """Problems by name and from files."""
 
+import re
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -40,6 +43,12 @@ def test_every_name_gives_the_problem_of_that_name():
         assert problem.name == name
         assert problem.source
         assert problem.reference is not None
+
+
+def test_the_page_of_problems_lists_every_one():
+    page = (Path(__file__).parents[2] / "docs" / "problems.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert tuple(listed) == problems.names()
 
 
 def test_an_unknown_name_gives_the_nearest_and_all():
