@@ -78,8 +78,9 @@ def cagrad(
       >>> tx = cagrad(c=0.5)
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [0.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
-      [1.5 1.5]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [1.5, 1.5]
     """
     if not isinstance(c, jax.core.Tracer) and not jnp.all(jnp.asarray(c) >= 0):
         raise ValueError(f"c is {c}; the radius of cagrad is not negative")

@@ -39,7 +39,8 @@ def mgda(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraArg
       >>> tx = mgda()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [0.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
-      [1. 1.]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [1.0, 1.0]
     """
     return _base.from_weights(mgda_weights, groups=groups)
