@@ -97,6 +97,18 @@ def test_key_given_to_update_takes_the_place_of_the_one_in_the_state(stack):
         assert_same(out, expected)
 
 
+def test_keys_of_every_kind_are_kept_as_numbers_and_used_as_they_are(stack):
+    """Checkpoints hold numbers; old keys are numbers already; other generators stay themselves."""
+    grads, params = stack
+    for key in (jax.random.key(5), jax.random.PRNGKey(5), jax.random.key(5, impl="rbg")):
+        tx = aggregators.from_weights(random_weights, key=key)
+        state = tx.init(params)
+        assert state.key.dtype == jnp.uint32
+        out, _ = tx.update(grads, state, params)
+        weights = random_weights(jnp.zeros((2, 2)), key=jax.random.split(key)[1])
+        assert_same(out, jax.tree.map(lambda g, w=weights: jnp.tensordot(w, g, axes=1), grads))
+
+
 def test_key_of_none_given_to_update_leaves_the_one_in_the_state(stack):
     grads, params = stack
     tx = aggregators.from_weights(random_weights, key=jax.random.key(5))

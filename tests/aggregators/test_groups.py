@@ -1,8 +1,8 @@
 """Groups of parameters: an inverse problem whose coefficient lives beside the weights.
 
 u'' + κ u = 0 with data of sin 2x: κ = 4. The field is a sum of sines with trained amplitudes, so
-that a training run takes a moment. The gradient by κ of the data loss is zero, and in one Gramian
-with the amplitudes, κ moves by what suits them.
+that a training run takes a moment. The data loss does not depend on κ: in its group, one of the two
+gradients is zero.
 """
 
 import jax
@@ -58,10 +58,9 @@ def test_each_group_is_aggregated_as_if_it_were_alone(name):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)  # other orders of float32 sums
 
 
-def trained(groups):
-    tx = optax.chain(
-        aggregators.dcgd(groups=groups), optax.adam(optax.cosine_decay_schedule(0.02, 4000))
-    )
+def trained(name):
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.02, 4000))
+    tx = optax.chain(METHODS[name](groups=apart), optimizer)
     losses_and_grads = value_and_objective_grads(OBJECTIVES)
 
     def step(carry, _):
@@ -74,5 +73,10 @@ def trained(groups):
     return float(run(START)["unknowns"]["kappa"])
 
 
-def test_coefficient_of_an_inverse_problem_is_found_beside_the_weights():
-    assert abs(trained(apart) - 4.0) < 0.02
+@pytest.mark.parametrize("name", ["dcgd", "cagrad", "nash_mtl"])
+def test_coefficient_of_an_inverse_problem_is_found_beside_the_weights(name):
+    assert abs(trained(name) - 4.0) < 0.02  # 0.002 and less here; it starts at 1
+
+
+def test_mgda_does_not_move_what_one_objective_does_not_depend_on():
+    assert trained("mgda") == START["unknowns"]["kappa"]
