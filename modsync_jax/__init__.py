@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modsync_jax import aggregators, balancing, sparsity
 from modsync_jax._version import __version__
+from modsync_jax.aggregators import value_and_objective_grad
 from modsync_jax.gradients import gramian, value_and_objective_grads
 from modsync_jax.transform import (
     ModSyncParams,
@@ -37,6 +38,7 @@ __all__ = [
     "modsync",
     "solve",
     "sparsity",
+    "value_and_objective_grad",
     "value_and_objective_grads",
     "with_thresholds",
 ]

@@ -18,7 +18,7 @@ Part = dict[int, Array]
 
 
 class AggregatorState(NamedTuple):
-    """State of an aggregator: the PRNG key of a random method, else None."""
+    """State of an aggregator: raw data of the PRNG key of a random method, else None."""
 
     key: Array | None
 
@@ -73,18 +73,20 @@ def from_stack(
         for name, parameter in inspect.signature(combine).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     ]
+    start = None if key is None or "key" not in needed else jax.random.key_data(key)
 
     def init_fn(params: optax.Params) -> AggregatorState:
         del params
-        return AggregatorState(key if "key" in needed else None)
+        return AggregatorState(start)
 
     def update_fn(
         updates: optax.Updates, state: AggregatorState, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, AggregatorState]:
         gradients.check_stacked(updates, params)
-        if state.key is not None:
-            carried, drawn = jax.random.split(state.key)
-            state = AggregatorState(carried)
+        if state.key is not None and key is not None:
+            current = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(key))
+            carried, drawn = jax.random.split(current)
+            state = AggregatorState(jax.random.key_data(carried))
             if extra_args.get("key") is None:
                 extra_args["key"] = drawn
         for name in needed:

@@ -44,7 +44,7 @@ def cagrad_weights(gramian: Array, c: float | Array = 0.5, rescale: bool = False
     plane = plane * _cosines.reciprocal(unit)
     # d - g_0 = sum_k x_k u_k: the least that makes the values <g_k, d> equal, -rest, and then as
     # much of what raises them together as the radius leaves.
-    rise, level = (_faces.stationary(faces, cosines, b) for b in (plane, along))
+    rise, level = (_cosines.times(faces.inverse, b) for b in (plane, along))
     slope = (plane * rise).sum(-1)
     shared = ((plane * level).sum(-1) * _cosines.reciprocal(slope))[:, None]
     rest = level - shared * rise
@@ -78,8 +78,9 @@ def cagrad(
       >>> tx = cagrad(c=0.5)
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [0.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
-      [1.5 1.5]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [1.5, 1.5]
     """
     if not isinstance(c, jax.core.Tracer) and not jnp.all(jnp.asarray(c) >= 0):
         raise ValueError(f"c is {c}; the radius of cagrad is not negative")

@@ -39,7 +39,8 @@ def dual_proj(*, groups: _base.Groups = None) -> optax.GradientTransformationExt
       >>> tx = dual_proj()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [-4.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0])
-      [0. 1.]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [0.0, 1.0]
     """
     return _base.from_weights(dual_proj_weights, groups=groups)

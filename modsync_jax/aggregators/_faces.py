@@ -8,8 +8,11 @@ same few kernels under `jit` and `vmap`.
 
 Faces of dependent gradients, singular up to `cutoff`, are left out: some face of independent ones
 has the same solution. Where several faces have it, which one is taken is open; the weighted sum of
-the gradients is the same. Its error is about `eps * cond(C)`, and at worst about `sqrt(eps)`, of
-the largest norm. About 0.05 ms at K = 2 and 2 ms at K = 9 on a CPU core, growing as 2^K K^2.
+the gradients is the same. Its error is some `eps` of the longest gradient times the condition of
+the cosines on the worst face, K over the smallest eigenvalue. Gradients nearer to dependent than
+the cut-off get the weights of dependent ones: what is said to never conflict then does by less than
+√(8 K eps) of the norms. Norms are as in `_cosines`. A whole weighting takes 0.06 ms or less up to
+K = 5, and 0.6 ms at K = 9, on a CPU core, growing as 2^K K^2.
 """
 
 from typing import NamedTuple
@@ -70,12 +73,6 @@ def faces(q: Array) -> Faces:
     return Faces(members, jnp.where(inside, -tableau, 0.0), regular)
 
 
-def stationary(all_faces: Faces, q: Array, linear: Array) -> Array:
-    """On each face the solution of `q x = linear`, `[2^K, K]`; `linear` [K] or [2^K, K]."""
-    x = times(all_faces.inverse, linear)
-    return x + times(all_faces.inverse, linear - times(q, x))  # one refinement
-
-
 def optimal(all_faces: Faces, q: Array, linear: Array, x: Array) -> tuple[Array, Array]:
     """Of the stationary points of all faces the one that is optimal.
 
@@ -93,7 +90,7 @@ def optimal(all_faces: Faces, q: Array, linear: Array, x: Array) -> tuple[Array,
 
 def minimize(all_faces: Faces, q: Array, linear: Array) -> Array:
     """The `x >= 0`, `[K]`, that minimises `x q x / 2 - linear x`, bounded from below."""
-    return optimal(all_faces, q, linear, stationary(all_faces, q, linear))[0]
+    return optimal(all_faces, q, linear, times(all_faces.inverse, linear))[0]
 
 
 def nearest_to_origin(c: Array, plane: Array) -> Array:

@@ -9,8 +9,9 @@ from modsync_jax.aggregators import _base, _cosines, _faces
 def mgda_weights(gramian: Array) -> Array:
     """Weights of MGDA: not negative, of sum 1, and of the smallest `||sum_k w_k g_k||`.
 
-    The update is zero at Pareto-stationary points, so with any gradient that is zero; it never
-    conflicts, and is never longer than the shortest gradient, relative to which it is accurate.
+    The update never conflicts, and is never longer than the shortest gradient, relative to which it
+    is accurate. It is zero at Pareto-stationary points, so with any gradient that is zero: a group
+    of parameters that one objective does not depend on never moves.
 
     Args:
       gramian: `[K, K]`, K up to 12; cost and accuracy as in `_faces`.
@@ -39,7 +40,8 @@ def mgda(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraArg
       >>> tx = mgda()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [0.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
-      [1. 1.]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [1.0, 1.0]
     """
     return _base.from_weights(mgda_weights, groups=groups)

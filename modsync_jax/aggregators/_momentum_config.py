@@ -78,11 +78,12 @@ def momentum_config(
         objective = _momenta.check(updates, params, extra_args.get("objective"))
         momenta = _momenta.move(state.momenta, updates, objective, b1)
         d, _ = config.update(_momenta.corrected(momenta, b1), config.init(params), params)
-        first = jax.tree.map(lambda x: (1 - b1**momenta.steps) * x, d)
+        warm1 = 1 - b1**momenta.steps
+        warm2 = 1 - b2 ** jnp.maximum(momenta.steps, 1)
+        first = jax.tree.map(lambda x: x * warm1.astype(x.dtype), d)
         pseudo = jax.tree.map(lambda new, old: (new - b1 * old) / (1 - b1), first, state.first)
         second = jax.tree.map(lambda v, p: b2 * v + (1 - b2) * p**2, state.second, pseudo)
-        unbias = 1 / (1 - b2 ** jnp.maximum(momenta.steps, 1))
-        out = jax.tree.map(lambda x, v: x / (jnp.sqrt(v * unbias) + eps), d, second)
+        out = jax.tree.map(lambda x, v: x / (jnp.sqrt(v / warm2.astype(v.dtype)) + eps), d, second)
         return out, MomentumConfigState(momenta, first, second)
 
     aggregate = optax.GradientTransformationExtraArgs(init_fn, update_fn)

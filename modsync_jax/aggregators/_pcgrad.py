@@ -64,8 +64,9 @@ def pcgrad(
       >>> tx = pcgrad()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [-2.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
-      [1. 3.]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [1.0, 3.0]
     """
     if order not in ("random", "fixed"):
         raise ValueError(f"unknown order {order!r} of pcgrad; it is 'random' or 'fixed'")

@@ -43,7 +43,8 @@ def upgrad(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraA
       >>> tx = upgrad()
       >>> params = jnp.zeros(2)
       >>> grads = jnp.array([[2.0, 0.0], [-2.0, 2.0]])
-      >>> print(tx.update(grads, tx.init(params), params)[0].round(3))
-      [0.5 1.5]
+      >>> update, _ = tx.update(grads, tx.init(params), params)
+      >>> print([round(x, 3) for x in update.tolist()])
+      [0.5, 1.5]
     """
     return _base.from_weights(upgrad_weights, groups=groups)

@@ -97,6 +97,26 @@ def test_key_given_to_update_takes_the_place_of_the_one_in_the_state(stack):
         assert_same(out, expected)
 
 
+def test_keys_of_every_kind_are_kept_as_numbers_and_used_as_they_are(stack):
+    """Checkpoints hold numbers; old keys are numbers already; other generators stay themselves."""
+    grads, params = stack
+    for key in (jax.random.key(5), jax.random.PRNGKey(5), jax.random.key(5, impl="rbg")):
+        tx = aggregators.from_weights(random_weights, key=key)
+        state = tx.init(params)
+        assert state.key.dtype == jnp.uint32
+        out, _ = tx.update(grads, state, params)
+        weights = random_weights(jnp.zeros((2, 2)), key=jax.random.split(key)[1])
+        assert_same(out, jax.tree.map(lambda g, w=weights: jnp.tensordot(w, g, axes=1), grads))
+
+
+def test_key_of_none_given_to_update_leaves_the_one_in_the_state(stack):
+    grads, params = stack
+    tx = aggregators.from_weights(random_weights, key=jax.random.key(5))
+    out, _ = tx.update(grads, tx.init(params), params, key=None)
+    expected, _ = tx.update(grads, tx.init(params), params)
+    assert_same(out, expected)
+
+
 def test_key_in_the_state_is_drawn_apart_in_each_step_of_a_scan(stack):
     grads, params = stack
     tx = aggregators.from_weights(random_weights, key=jax.random.key(5))
@@ -200,5 +220,11 @@ def test_examples_in_docstrings_print_what_they_say(name):
 
 def test_docstrings_of_the_methods_hold_examples():
     finder = doctest.DocTestFinder()
-    for make in (aggregators.dcgd, aggregators.config):
+    factories = [
+        make
+        for name, make in vars(aggregators).items()
+        if f"{name}_weights" in aggregators.__all__ and name not in ("sum", "mean")
+    ]
+    assert len(factories) >= 10
+    for make in [*factories, aggregators.grad_drop]:
         assert any(test.examples for test in finder.find(make))
