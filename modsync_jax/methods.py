@@ -120,7 +120,9 @@ def parse(name: str) -> tuple[str, ...]:
     parts = tuple(name.split("+"))
     for part in parts:
         if part not in PARTS:
-            raise unknown("method", part, PARTS)
+            if len(parts) == 1:
+                raise unknown("method", part, PARTS)
+            raise ValueError(f"method {name!r}: {unknown('part', part, PARTS)}")
     kinds = [PARTS[part].kind for part in parts]
     order = ["mask", "balancing", "aggregator"]
     if "optimizer" in kinds and len(parts) > 1:

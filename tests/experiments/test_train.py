@@ -22,7 +22,7 @@ def program(name, *arguments):
 
 MISTAKES = {
     "--problem=burger": "unknown problem 'burger'; did you mean 'burgers'?",
-    "--method=modsnc+dcgd": "unknown method 'modsnc'; did you mean 'modsync'?",
+    "--method=modsnc+dcgd": "method 'modsnc+dcgd': unknown part 'modsnc'; did you mean 'modsync'?",
     "--widht=3": "Unknown command line flag 'widht'. Did you mean: width",
     "--width=-3": "width is -3; it must be 1 or more",
     "--width=abc": "--width=abc",

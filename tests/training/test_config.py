@@ -18,7 +18,7 @@ MISTAKES = {
     "beta": (-0.3, "positive"),
     "sparsity_weight": (-1e-4, "0 or more"),
     "min_keep": (1.5, "between 0 and 1"),
-    "method": ("modsnc+dcgd", "did you mean 'modsync+dcgd'"),
+    "method": ("modsnc+dcgd", "did you mean 'modsync'"),
     "optimizer": ("adan", "did you mean 'adam'"),
     "schedule": ("cosin", "did you mean 'cosine'"),
     "granularity": ("units", "did you mean 'unit'"),
