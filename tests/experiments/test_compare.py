@@ -1,0 +1,68 @@
+"""The comparison of methods as a user runs it: once, again, and after a run is lost."""
+
+import csv
+import shutil
+
+from tests.experiments.test_train import SMALL, program
+
+ARGUMENTS = [
+    "--problem=helmholtz2d",
+    "--methods=adam,lra+dcgd,m-config",
+    "--seeds=0,1",
+    "--target=0.9",
+    "--eval_every=10",
+    "--chunk=10",
+    "--checkpoint_every=20",
+    *SMALL,
+]
+
+
+def trained(process):
+    return [line for line in process.stderr.splitlines() if line.startswith("training ")]
+
+
+def test_finished_runs_are_not_run_again_and_a_lost_one_is(tmp_path):
+    out = tmp_path / "out"
+    first = program("compare", *ARGUMENTS, f"--output_dir={out}")
+    assert first.returncode == 0, first.stderr
+    assert len(trained(first)) == 6
+    assert "lra+dcgd" in first.stdout and f"see {out}/comparison.html" in first.stdout
+    with (out / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["adam", "lra+dcgd", "m-config"]
+    assert all(row["seeds"] == "2" and row["failed"] == "0" for row in rows)
+    bibtex = (out / "lra+dcgd-0" / "references.bib").read_text()
+    assert "{dcgd," in bibtex and "{lra," in bibtex
+    kept = {path: path.read_bytes() for path in out.glob("*/result.json")}
+
+    again = program("compare", *ARGUMENTS, f"--output_dir={out}")
+    assert again.returncode == 0 and not trained(again)
+    assert kept == {path: path.read_bytes() for path in out.glob("*/result.json")}
+
+    shutil.rmtree(out / "adam-1")
+    third = program("compare", *ARGUMENTS, f"--output_dir={out}")
+    assert trained(third) == [f"training {out}/adam-1"]
+    assert {p: b for p, b in kept.items() if "adam-1" not in str(p)} == {
+        p: p.read_bytes() for p in kept if "adam-1" not in str(p)
+    }
+
+
+def test_mistakes_are_one_line(tmp_path):
+    for flag, text in {
+        "--methods=adam,lra+dcdg": "unknown part 'dcdg'; did you mean 'dcgd'?",
+        "--methods=": "methods is empty",
+        "--seeds=0,x": "seeds is '0,x'; it must be whole numbers",
+        "--seed=1": "Unknown command line flag 'seed'",
+    }.items():
+        process = program("compare", *ARGUMENTS, f"--output_dir={tmp_path / 'out'}", flag)
+        assert process.returncode == 2
+        lines = process.stderr.strip().splitlines()
+        assert len(lines) == 1 and text in lines[0], process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_lists_are_printed_with_sources():
+    process = program("train", "--list_methods", "--list_problems", "--platform=cpu")
+    assert process.returncode == 0, process.stderr
+    for text in ("nash-mtl", "Navon et al. 2022", "cavity_stream", "Wang, Teng & Perdikaris 2021"):
+        assert text in process.stdout, text
