@@ -84,7 +84,7 @@ def test_commands_of_the_docs_run(tmp_path):
             continue
         assert words[:2] == ["python", "-m"], command
         small = []
-        if words[2] == "experiments.train" and "--resume" not in words:
+        if words[2] in ("experiments.train", "experiments.compare") and "--resume" not in words:
             small = ["--steps=20", "--width=8", "--depth=1"]
         process = subprocess.run(
             [sys.executable, *words[1:], *small],
