@@ -59,6 +59,13 @@ def test_faces_of_gradients_dependent_up_to_the_cut_off_are_not_regular(x64, dty
         np.testing.assert_array_equal(found.regular, ~both | regular)
 
 
+def test_a_weight_that_rounding_made_negative_is_zero():
+    q = jnp.eye(1)
+    x, failure = _faces.optimal(_faces.faces(q), q, jnp.zeros(1), jnp.array([[-1.0], [-1e-9]]))
+    np.testing.assert_array_equal(x, [0.0])
+    assert failure < 1e-8
+
+
 def test_weights_of_mgda_are_never_negative_where_a_face_ends(x64):
     """g_0 is the shortest of all combinations of (1, 0) and (1, h), and only just."""
     rng = np.random.default_rng(0)
