@@ -50,7 +50,7 @@ def cagrad_weights(gramian: Array, c: float | Array = 0.5, rescale: bool = False
     rest = level - shared * rise
     left = radius**2 - ((along - shared * plane) * rest).sum(-1)
     raised = jnp.sqrt(jnp.maximum(left, 0.0) * _cosines.reciprocal(slope))[:, None]
-    faces = faces._replace(regular=faces.regular & (left >= 0) & (slope > 0))
+    faces = faces._replace(regular=faces.regular & (slope > 0))
     x, failure = _faces.optimal(
         faces, cosines, (shared + raised) * plane - along, raised * rise - rest
     )

@@ -65,6 +65,9 @@ def families(count: int) -> dict[str, Matrix]:
         scaled[row] *= factor
         made[f"normal0 row {row} times {factor}"] = scaled
     if count > 2:
+        powers = 2.0 ** (np.arange(count)[:, None] % 3)  # do not round: opposed in float32 too
+        made["huge, opposed, one tiny"] = 1e10 * powers * signs * g[0]
+        made["huge, opposed, one tiny"][-1] = 1e-10 * g[1]
         made["rank 2"] = rng.normal(size=(count, 2)) @ rng.normal(size=(2, D))
         made["simplex"] = sizes * _simplex(count, rng)
     if count == 4:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from modsync_jax import aggregators
+from modsync_jax.aggregators import _faces
 
 # Gaps are relative to the optimum of gradients of norms up to 1; they are differences of values
 # that round to a few eps each, more where little is left of them (near-stationary rows below).
@@ -30,6 +31,49 @@ def solve(weights, matrices):
 
 each = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 every_count = pytest.mark.parametrize("count", [2, 5, 9])
+
+
+@each
+def test_faces_are_all_subsets_with_their_inverses(x64, dtype):
+    q = problems(5, dtype)[2][3]
+    q = q / jnp.sqrt(jnp.outer(jnp.diagonal(q), jnp.diagonal(q)))
+    members, inverse, regular = map(np.asarray, _faces.faces(q))
+    assert len({tuple(row) for row in members}) == 32
+    assert regular.all()
+    for inside, found in zip(members, inverse, strict=True):
+        expected = np.zeros((5, 5))
+        exact = np.asarray(q, np.float64)[np.ix_(inside, inside)]
+        expected[np.ix_(inside, inside)] = np.linalg.inv(exact)
+        # Rounding to eps, times the condition, which is below 50.
+        np.testing.assert_allclose(found, expected, atol=500 * np.finfo(dtype).eps)
+
+
+@each
+def test_faces_of_gradients_dependent_up_to_the_cut_off_are_not_regular(x64, dtype):
+    zero = 8 * 3 * float(np.finfo(dtype).eps)
+    for share, regular in ((0.0, False), (0.3, False), (4.0, True)):
+        c = np.eye(3)
+        c[0, 1] = c[1, 0] = -1 + share * zero / 2  # leaves share * zero of u_1 beside u_0
+        found = _faces.faces(jnp.asarray(c, dtype))
+        both = np.asarray(found.members)[:, :2].all(1)
+        np.testing.assert_array_equal(found.regular, ~both | regular)
+
+
+def test_a_weight_that_rounding_made_negative_is_zero():
+    q = jnp.eye(1)
+    x, failure = _faces.optimal(_faces.faces(q), q, jnp.zeros(1), jnp.array([[-1.0], [-1e-9]]))
+    np.testing.assert_array_equal(x, [0.0])
+    assert failure < 1e-8
+
+
+def test_weights_of_mgda_are_never_negative_where_a_face_ends(x64):
+    """g_0 is the shortest of all combinations of (1, 0) and (1, h), and only just."""
+    rng = np.random.default_rng(0)
+    rotations = np.linalg.qr(rng.normal(size=(300, 2, 2)))[0]
+    g = np.stack([np.ones((300, 2)), np.c_[np.zeros(300), rng.uniform(0.1, 2, 300)]], 2) @ rotations
+    w = solve(aggregators.mgda_weights, jnp.asarray(g @ g.transpose(0, 2, 1)))
+    assert (w >= 0).all()
+    np.testing.assert_allclose(w[:, 0], 1.0, rtol=1e-13)  # eps over h^2 = 0.01
 
 
 @each
@@ -160,15 +204,48 @@ def test_weights_of_nash_mtl_bargain(x64, dtype):
     np.testing.assert_allclose(w * utility, 1.0, rtol=1000 * np.finfo(dtype).eps)  # cond(C) < 20
 
 
+def test_nash_mtl_converges_where_a_full_newton_step_leaves_the_positive_weights(x64):
+    """Eight orthogonal gradients and their sum."""
+    g = np.vstack([np.eye(8), np.full(8, 8**-0.5)])
+    first = np.linalg.solve(g @ g.T + np.eye(9), np.ones(9))
+    assert first[-1] < 0  # 2 of these is what x = 1 would become
+    w = aggregators.nash_mtl_weights(jnp.asarray(g @ g.T))
+    assert (w > 0).all()
+    np.testing.assert_allclose(w * (g @ (g.T @ w)), 1.0, rtol=1e-12)  # cond of the Hessian < 20
+
+
 def test_nash_mtl_converges_next_to_stationarity(x64):
     """Three unit rows of a plane lifted by h: w = 1 / (√3 h) for all, by symmetry."""
-    angles = 2 * np.pi / 3 * np.arange(3)
     for h in (1e-1, 1e-3, 1e-5, 1e-6):
-        flat = np.sqrt(1 - h**2) * np.stack([np.cos(angles), np.sin(angles)], 1)
-        g = np.column_stack([flat, np.full(3, h)])
+        g = lifted(h)
         w = aggregators.nash_mtl_weights(jnp.asarray(g @ g.T))
         # Rounding of the cosines, a few eps, over h^2.
         np.testing.assert_allclose(w * np.sqrt(3) * h, 1.0, rtol=1e-15 / h**2 + 1e-12)
+
+
+def lifted(h):
+    """Three unit rows of equal angles in a plane, lifted out of it by h."""
+    angles = 2 * np.pi / 3 * np.arange(3)
+    flat = np.sqrt(1 - h**2) * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return np.column_stack([flat, np.full(3, h)])
+
+
+def test_chebyshev_center_of_a_hull_that_all_but_holds_the_origin_is_zero(x64):
+    """Squared distances h^2 on both sides of 8 K eps = 5e-15; beyond it, the length is 3 h."""
+    for h in (1e-8, 1e-6, 1e-2):
+        weights = aggregators.chebyshev_center_weights(jnp.asarray(lifted(h) @ lifted(h).T))
+        expected = [0, 0, 3 * h] if h > 1e-7 else [0, 0, 0]
+        # Rounding of the cosines, a few eps, over h^2, of the length 3 h; and of the rows to eps.
+        np.testing.assert_allclose(weights @ lifted(h), expected, atol=1e-14 / h * (h > 1e-7))
+
+
+def test_imtl_g_whose_weights_sum_to_zero_is_zero(x64):
+    """Two orthogonal rows and one between them, as long as makes v_0 + v_1 + v_2 vanish."""
+    u = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.6, np.sqrt(0.28)]])
+    a = np.linalg.solve(u @ u.T, np.ones(3))
+    g = u * np.array([[1.0], [1.0], [-a[2] / (a[0] + a[1])]])
+    assert abs((a / np.linalg.norm(g, axis=1)).sum()) < 1e-14
+    np.testing.assert_array_equal(aggregators.imtl_g_weights(jnp.asarray(g @ g.T)), np.zeros(3))
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
