@@ -6,6 +6,7 @@ and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
 
 from modsync_jax.reporting._comparison import as_text, write_comparison
 from modsync_jax.reporting._figures import draw_solution
+from modsync_jax.reporting._figures import save as save_figure
 from modsync_jax.reporting._report import write_report
 
-__all__ = ["as_text", "draw_solution", "write_comparison", "write_report"]
+__all__ = ["as_text", "draw_solution", "save_figure", "write_comparison", "write_report"]
