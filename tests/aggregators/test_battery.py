@@ -241,7 +241,8 @@ def cagrad_reference(g: Matrix, dtype: type, c: float = 0.5) -> list[Matrix]:
     share = np.where(n > 0, n[n > 0].min() / np.where(n > 0, n, 1.0), 1.0)
 
     def step(value: float) -> Matrix | None:
-        wanted = value * share - u @ mean / radius
+        # Below -10 it is met by all x that are not much too long, and a number that scales badly.
+        wanted = np.maximum(value * share - u @ mean / radius, -10.0)
         if wanted.max() <= 0:
             return np.zeros(D)
         wanted, scale = wanted / np.abs(wanted).max(), np.abs(wanted).max()
