@@ -39,6 +39,9 @@ RESULTS = Path(__file__).parent / "results"
 RESIDUAL, INITIAL, SIDE = 1280, 42, 42
 NU = 0.01 / math.pi
 
+METHODS = [name for name, part in methods.PARTS.items() if part.kind != "mask"]
+METHODS += ["modsync+dcgd", "modsync+config"]
+
 Run = Callable[[int], None]  # runs this many steps and waits for them
 
 
@@ -237,7 +240,7 @@ def measure(depth: int, width: int, chosen: list[str], rounds: int, with_torch: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sizes", default="3x50,5x128,5x512")
-    parser.add_argument("--methods", default=",".join(methods.names()))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--no-torch", action="store_true")
     args = parser.parse_args()
