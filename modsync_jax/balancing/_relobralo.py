@@ -43,11 +43,15 @@ def relobralo(
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
 
+    source = jax.random.key(0) if key is None else key
+    start_key = jax.random.key_data(source)  # as numbers, which every checkpoint can hold
+
     def rule(now: Given) -> tuple[Array, tuple]:
         losses, old = now.extra["losses"].astype(now.loss_weights.dtype), now.loss_weights
         initial, previous, carried = now.memory
         initial = jnp.where(now.first, losses, initial)
-        carried, drawn = jax.random.split(carried)
+        wrapped = jax.random.wrap_key_data(carried, impl=jax.random.key_impl(source))
+        following, drawn = jax.random.split(wrapped)
         given = now.extra.get("key")
         rho = jax.random.bernoulli(drawn if given is None else given, look_back)
 
@@ -57,9 +61,9 @@ def relobralo(
 
         history = jnp.where(rho, old, balanced(initial))
         new = alpha * history + (1 - alpha) * balanced(previous)
-        return jnp.where(now.first, old, new).astype(old.dtype), (initial, losses, carried)
+        memory = (initial, losses, jax.random.key_data(following))
+        return jnp.where(now.first, old, new).astype(old.dtype), memory
 
-    start_key = jax.random.key(0) if key is None else key
     return _base.from_rule(
         rule,
         num_objectives,
