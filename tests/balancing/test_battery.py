@@ -300,7 +300,7 @@ def test_dtypes_of_gradients_and_state_stay(x64, name, dtype):
     _, grads = value_and_objective_grads(objectives)(params)
     for _ in range(2):  # a second update finds a state of the same types: it can be scanned
         scaled, new = tx.update(grads, state, params, **everything(2, dtype))
-        assert jax.tree.map(jnp.dtype, scaled) == jax.tree.map(jnp.dtype, grads)
+        assert jax.tree.map(lambda x: x.dtype, scaled) == jax.tree.map(lambda x: x.dtype, grads)
         assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)
         state = new
 
