@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: solve test test-oldest clean
+.PHONY: solve test test-faults test-oldest clean
 
 solve: $(VENV)/installed
 	$(BIN)/python -m experiments.solve_burgers
@@ -17,6 +17,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Kills and damages of real processes, and other tests that take longer.
+test-faults: $(VENV)/installed-test
+	JAX_PLATFORMS=cpu $(BIN)/pytest -m 'faults or slow'
 
 # The oldest supported set of packages, pinned in tests/oldest.txt.
 test-oldest:

@@ -80,8 +80,8 @@ def main() -> None:
     path = ROOT / "benchmarks" / "results" / "gradient_scales.json"
     content = {"machine": machine.describe(), "exponent_at_start": slope, "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n")
-    png = save_figure(lambda: draw(values), ROOT / "docs" / "images" / "gradient_scales")
-    png.with_suffix(".pdf").unlink()
+    stem = ROOT / "docs" / "images" / "gradient_scales"
+    save_figure(lambda: draw(values), stem, pdf=False)
 
 
 if __name__ == "__main__":

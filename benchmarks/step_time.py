@@ -11,10 +11,13 @@ and pair of hidden layers (the value, u_x, and u_t - ν u_xx as one, forward and
 3 per condition point, 2 width² FLOPs each. With every derivative apart they are 12 and 3. GEMM is a
 5120×512 by 512×512 float32 product.
 
-Usage: python -m benchmarks.step_time [--sizes=3x50,5x128,5x512] [--methods=adam,dcgd,...]
-           [--rounds=31] [--no-torch]
+A second study, `pathologies`, times Wang et al.'s models on Helmholtz 2D (4×50 modified MLP, 128
+points a term): learning-rate annealing against Adam on the same network, M4 against M3.
+
+Usage: python -m benchmarks.step_time [--study=burgers] [--sizes=3x50,5x128,5x512]
+           [--methods=adam,dcgd,...] [--rounds=31] [--no-torch]
 Adam is always among the methods. The table is printed and written to
-benchmarks/results/step_time_<platform>.json.
+benchmarks/results/step_time_<study>_<platform>.json.
 """
 
 import argparse
@@ -24,15 +27,16 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from benchmarks import machine
-from modsync_jax import methods, networks, problems
+from modsync_jax import methods, problems
 from modsync_jax.training import TrainConfig, _step
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,16 +44,38 @@ RESIDUAL, INITIAL, SIDE = 1280, 42, 42
 NU = 0.01 / math.pi
 
 METHODS = [name for name, part in methods.PARTS.items() if part.kind != "mask"]
-METHODS += ["modsync+dcgd", "modsync+config"]
+METHODS += [f"modsync+{base}" for base in ("adam", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
 
 Run = Callable[[int], None]  # runs this many steps and waits for them
 
 
-def ours(method: str, depth: int, width: int) -> tuple[Run, float]:
+class Study(NamedTuple):
+    """What is timed, and whether beside the peers."""
+
+    problem: str
+    settings: Mapping[str, Any]
+    sizes: str
+    methods: str
+    peers: bool
+
+
+STUDIES = {
+    "burgers": Study("burgers", {}, "3x50,5x128,5x512", ",".join(METHODS), peers=True),
+    "pathologies": Study(
+        "helmholtz2d",
+        {"network": "modified-mlp", "standardize": "yes", "points": {"residual": 128}},
+        "4x50",
+        "adam,lra,dcgd,lra+dcgd",
+        peers=False,
+    ),
+}
+
+
+def ours(method: str, study: Study, depth: int, width: int) -> tuple[Run, float]:
     """Our loop, and the seconds that compiling it took."""
-    config = TrainConfig(method=method, depth=depth, width=width, sampler="uniform")
-    network = networks.MLP(width=width, depth=depth)
-    program = _step.build(problems.get("burgers"), network, config)
+    config = TrainConfig(method=method, depth=depth, width=width, **study.settings)
+    problem = problems.get(study.problem)
+    program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
     state = program.init(0)
     start = time.perf_counter()
     program.advance.lower(state, 1).compile()
@@ -199,21 +225,25 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
-def measure(depth: int, width: int, chosen: list[str], rounds: int, with_torch: bool) -> list[dict]:
+def measure(
+    study: Study, depth: int, width: int, chosen: list[str], rounds: int, with_torch: bool
+) -> list[dict]:
     """One row for each method at one size."""
     runs: dict[str, Run] = {}
     compiled = {}
     for name in chosen:
-        runs[name], compiled[name] = ours(name, depth, width)
-    runs["plain jax (adam)"] = plain_jax(depth, width)
+        runs[name], compiled[name] = ours(name, study, depth, width)
+    if study.peers:
+        runs["plain jax (adam)"] = plain_jax(depth, width)
     if with_torch:
         runs["pytorch conflictfree"] = pytorch(depth, width)
     counts = {}
-    for name, run in runs.items():  # so many steps that a turn takes about 0.15 s
-        run(1)
+    for name, run in runs.items():  # so many steps that a turn takes 0.15 s or a little more
+        run(2)
         start = time.perf_counter()
-        run(1)
-        counts[name] = max(1, round(0.15 / (time.perf_counter() - start)))
+        run(2)
+        turns = 0.15 / (time.perf_counter() - start)
+        counts[name] = 2 * max(1, round(turns))  # even: M-ConFIG takes its objectives in turn
         run(counts[name])
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
@@ -232,40 +262,45 @@ def measure(depth: int, width: int, chosen: list[str], rounds: int, with_torch: 
             pairs = zip(times["pytorch conflictfree"], times[name], strict=True)
             speedup = interval([p / t for p, t in pairs])
             row |= {"times_faster_than_pytorch": speedup[0], "times_faster_95": speedup[1:]}
-        row["flops_per_second"] = flops(depth, width) / median
+        if study.peers:
+            row["flops_per_second"] = flops(depth, width) / median
         rows.append(row)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--sizes", default="3x50,5x128,5x512")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--study", choices=tuple(STUDIES), default="burgers")
+    parser.add_argument("--sizes", help="those of the study by default")
+    parser.add_argument("--methods", help="those of the study by default")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--no-torch", action="store_true")
     args = parser.parse_args()
 
-    chosen = list(dict.fromkeys(["adam", *args.methods.split(",")]))
+    study = STUDIES[args.study]
+    chosen = list(dict.fromkeys(["adam", *(args.methods or study.methods).split(",")]))
+    with_torch = study.peers and not args.no_torch
     rows = []
     facts = machine.describe() | {"gemm_before": gemm_rate()}
     with jax.default_matmul_precision("highest"):
-        for size in args.sizes.split(","):
+        for size in (args.sizes or study.sizes).split(","):
             depth, width = map(int, size.split("x"))
-            rows += measure(depth, width, chosen, args.rounds, not args.no_torch)
+            rows += measure(study, depth, width, chosen, args.rounds, with_torch)
     facts["gemm_after"] = gemm_rate()
     gemm = max(facts["gemm_before"], facts["gemm_after"])
     head = f"{'size':7}{'method':24}{'ms':>9}{'over adam':>22}{'than torch':>12}{'of GEMM':>9}"
     print(json.dumps(facts), head, sep="\n")
     for row in rows:
-        row["share_of_gemm"] = row["flops_per_second"] / gemm
         low, high = row["over_adam_95"]
-        faster = row.get("times_faster_than_pytorch", math.nan)
-        print(
-            f"{row['size']:7}{row['method']:24}{row['milliseconds']:9.2f}"
-            f"{row['over_adam']:9.3f} [{low:.3f}, {high:.3f}]{faster:11.2f}×"
-            f"{row['share_of_gemm']:9.0%}"
-        )
-    path = RESULTS / f"step_time_{jax.default_backend()}.json"
+        line = f"{row['size']:7}{row['method']:24}{row['milliseconds']:9.2f}"
+        line += f"{row['over_adam']:9.3f} [{low:.3f}, {high:.3f}]"
+        if with_torch:
+            line += f"{row['times_faster_than_pytorch']:11.2f}×"
+        if study.peers:
+            row["share_of_gemm"] = row["flops_per_second"] / gemm
+            line += f"{row['share_of_gemm']:9.0%}"
+        print(line)
+    path = RESULTS / f"step_time_{args.study}_{jax.default_backend()}.json"
     path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     print(f"written to {path}")
 

@@ -1,8 +1,8 @@
-"""Writes the tables of docs/benchmarks.md from the result files.
+"""Writes the tables of docs/ from the result files.
 
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`, NAME being that of a file in
-benchmarks/results/ without its suffix.
+benchmarks/results/ without its suffix, or `across NAME` for a column per size or method.
 """
 
 import json
@@ -10,10 +10,12 @@ import re
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods"))
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
     ("accuracy_published", "klein_gordon2d", "dcgd"): "5e-3",
+    ("accuracy_causes", "klein_gordon2d", "M4, a weight per condition"): "2.81e-3",
     ("accuracy_pathologies", "helmholtz2d", "M1"): "1.81e-1",
     ("accuracy_pathologies", "helmholtz2d", "M2"): "1.27e-2",
     ("accuracy_pathologies", "helmholtz2d", "M4"): "3.69e-3",
@@ -30,7 +32,8 @@ def accuracy(name: str, content: dict) -> list[list[str]]:
     rows = [head + ["published"] * published]
     for row in content["table"]:
         seeds = str(row["seeds"]) + (f", {row['failed']} failed" if row["failed"] else "")
-        cells = [f"{_scientific(row[k])} (×÷ {row[f'{k}_spread']:.2f})" for k in kinds]
+        spreads = [f" (×÷ {row[f'{k}_spread']:.2f})" if row["seeds"] > 1 else "" for k in kinds]
+        cells = [f"{_scientific(row[k])}{spread}" for k, spread in zip(kinds, spreads, strict=True)]
         line = [row["problem"], row["method"], seeds, *cells]
         if published:
             line.append(PUBLISHED.get((name, row["problem"], row["method"]), ""))
@@ -39,35 +42,77 @@ def accuracy(name: str, content: dict) -> list[list[str]]:
 
 
 def step_time(name: str, content: dict) -> list[list[str]]:
-    """A row per size and method."""
-    rows = [["size", "method", "ms", "over Adam (95%)", "times faster than PyTorch", "of GEMM"]]
+    """A row per size and method; columns that no row has are left out."""
+    optional = {
+        "times_faster_than_pytorch": "times faster than PyTorch",
+        "share_of_gemm": "of GEMM",
+    }
+    shown = [key for key in optional if any(key in row for row in content["rows"])]
+    rows = [["size", "method", "ms", "over Adam (95%)", *(optional[key] for key in shown)]]
     for row in content["rows"]:
         low, high = row["over_adam_95"]
-        faster = row.get("times_faster_than_pytorch")
-        rows.append(
-            [
-                row["size"],
-                row["method"],
-                f"{row['milliseconds']:.2f}",
-                f"{row['over_adam']:.3f} ({low:.3f}–{high:.3f})",
-                f"{faster:.2f}" if faster else "",
-                f"{row['share_of_gemm']:.0%}",
-            ]
-        )
+        ratio = f"{row['over_adam']:.3f} ({low:.3f}–{high:.3f})"
+        line = [row["size"], row["method"], f"{row['milliseconds']:.2f}", ratio]
+        for key in shown:
+            style = ".0%" if key == "share_of_gemm" else ".2f"
+            line.append(format(row[key], style) if key in row else "")
+        rows.append(line)
     return rows
 
 
+def memory(name: str, content: dict) -> list[list[str]]:
+    """A row per size, number of points and chunk: both methods side by side."""
+    cases: dict[tuple, dict[str, dict]] = {}
+    for row in content["rows"]:
+        key = (f"{row['depth']}x{row['width']}", row["points"], row["chunk_points"])
+        cases.setdefault(key, {})[row["method"]] = row
+    methods = list(next(iter(cases.values())))
+    head = [f"{method}: {what}" for method in methods for what in ("GB", "ns a point")]
+    rows = [["size", "points", "in chunks of", *head, f"GB over {methods[0]}"]]
+    for (size, points, chunk), by_method in cases.items():
+        line = [size, f"{points:,}", "all" if chunk == points else f"{chunk:,}"]
+        for row in by_method.values():
+            run = row["milliseconds"] is not None
+            time = f"{1e6 * row['milliseconds'] / points:,.0f}" if run else "not run"
+            line += [f"{row['gigabytes']:.2f}", time]
+        used = [by_method[method]["gigabytes"] for method in methods]
+        rows.append([*line, f"{used[-1] / used[0]:.2f}"])
+    return rows
+
+
+KINDS = {"step_time": step_time, "memory": memory, "accuracy": accuracy}
+
+
+def across(content: dict) -> list[list[str]]:
+    """A row per method with the step's ratio to Adam by size, or per problem with errors."""
+    if "table" in content:
+        cells = {(r["problem"], r["method"]): _scientific(r["selected"]) for r in content["table"]}
+        first = "problem"
+    else:
+        cells = {(r["method"], r["size"]): f"{r['over_adam']:.2f}" for r in content["rows"]}
+        first = "method"
+    rows, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    return [
+        [first, *columns],
+        *([row, *(cells.get((row, c), "") for c in columns)] for row in rows),
+    ]
+
+
 def table(name: str) -> str:
-    """The table of a result file as Markdown."""
-    content = json.loads((RESULTS / f"{name}.json").read_text())
-    rows = (step_time if name.startswith("step_time") else accuracy)(name, content)
+    """The table of a marker as Markdown."""
+    file = name.removeprefix("across ")
+    content = json.loads((RESULTS / f"{file}.json").read_text())
+    if file != name:
+        rows = across(content)
+    else:
+        rows = next(make for kind, make in KINDS.items() if name.startswith(kind))(name, content)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def updated(page: str) -> str:
     """The page with all its tables made anew."""
-    pattern = re.compile(r"<!-- (?P<name>\w+) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(r"<!-- (?P<name>(across )?\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
     def made(match: re.Match) -> str:
         return f"<!-- {match['name']} -->\n\n{table(match['name'])}\n\n<!-- end -->"
@@ -81,5 +126,6 @@ def _scientific(value: float) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))
-    print(f"written to {PAGE}")
+    for path in PAGES:
+        path.write_text(updated(path.read_text()))
+        print(f"written to {path}")

@@ -54,12 +54,12 @@ def show_lists() -> None:
         show_table(title, ["part", "kind", "what it does", "source"], lines)
     if FLAGS.list_problems:
         found = [(name, problems.get(name)) for name in problems.names()]
-        head = ["problem", "coordinates", "values", "conditions", "reference", "source"]
+        head = ["problem", "coefficients", "coordinates", "values", "conditions", "source"]
         lines = [
             [
                 name,
+                ", ".join(f"{name}={value:.4g}" for name, value in p.coefficients.items()),
                 *(", ".join(names) for names in (p.coordinates, p.outputs, p.conditions)),
-                "yes" if p.reference else "no",
                 p.source,
             ]
             for name, p in found
@@ -84,6 +84,23 @@ def define_device() -> None:
     flags.DEFINE_bool("deterministic", False, "deterministic operations on GPUs: same bits, slower")
 
 
+def define_replicas() -> None:
+    """Defines the flags that say how many networks share the devices."""
+    flags.DEFINE_enum(
+        "strategy", "auto", ("auto", "vmap", "map"), "networks of a device: at once, or in turn"
+    )
+    flags.DEFINE_integer("point_devices", 1, "devices that share the points of each network")
+    flags.DEFINE_float("memory_gib", None, "memory of each device to use, in GiB; all if not given")
+    flags.DEFINE_integer(
+        "cpu_devices", 0, "devices that the CPU is, one thread each; 0: one for each core"
+    )
+
+
+def replica_settings() -> dict[str, Any]:
+    """The values of the flags of `define_replicas` that a sweep takes."""
+    return {name: FLAGS[name].value for name in ("strategy", "point_devices", "memory_gib")}
+
+
 def settings(only_given: bool = False) -> dict[str, Any]:
     """The values of the flags of `define_settings`.
 
@@ -98,14 +115,19 @@ def settings(only_given: bool = False) -> dict[str, Any]:
         if field.name not in FLAGS or (only_given and not FLAGS[field.name].present):
             continue
         value: Any = FLAGS[field.name].value
-        if field.name in ("points", "loss_weights", "periods"):
+        if field.name in ("points", "loss_weights", "periods", "coefficients"):
             value = _mapping(field.name, value, int if field.name == "points" else float)
         values[field.name] = value
     return values
 
 
-def prepare_device(dtype: str) -> None:
+def prepare_device(dtype: str, *, replicas: bool = False) -> None:
     """Sets platform, determinism and 64-bit types before JAX starts.
+
+    Args:
+      dtype: floating type of the run.
+      replicas: make each core of a CPU a device of its own, as `--cpu_devices` says: networks side
+        by side run better than threads within one.
 
     Raises:
       ConfigError: on an unknown platform.
@@ -114,10 +136,14 @@ def prepare_device(dtype: str) -> None:
     if wanted not in ("auto", "cpu", "gpu", "tpu"):
         raise ConfigError(f"unknown platform {wanted!r} (known: auto, cpu, gpu, tpu)")
     if FLAGS.deterministic:
-        known = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{known} --xla_gpu_deterministic_ops=true".strip()
+        _add_xla_flag("--xla_gpu_deterministic_ops=true")
+    if replicas:
+        _add_xla_flag("--xla_cpu_multi_thread_eigen=false")
     import jax
 
+    if replicas:
+        cores = FLAGS.cpu_devices or len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", cores)
     jax.config.update("jax_enable_x64", dtype == "float64")
     if wanted == "cpu":
         jax.config.update("jax_platforms", "cpu")
@@ -126,6 +152,10 @@ def prepare_device(dtype: str) -> None:
             f"warning: --platform={wanted} was asked for, but JAX found only "
             f"{jax.default_backend()}; going on there (is jax[{_EXTRAS[wanted]}] installed?)"
         )
+
+
+def _add_xla_flag(flag: str) -> None:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 _EXTRAS = {"gpu": "cuda12", "tpu": "tpu"}

@@ -30,7 +30,7 @@ def main() -> None:
     from modsync_jax import problems, reporting, training
 
     try:
-        problem = problems.get(config["problem"])
+        problem = problems.get(config["problem"], **config["coefficients"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
     arrays = training.on_grid(problem, modsync_jax.load(_RUN.value), counts)

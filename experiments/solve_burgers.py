@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.console import Console
-from rich.table import Table
 
 from experiments import _program
 from modsync_jax.training import TrainConfig
@@ -41,9 +39,7 @@ def main() -> None:
 
     import modsync_jax
 
-    table = Table(title="Burgers' equation, relative L2 error on a 128×128 grid")
-    for column in ("method", "selected", "smallest", "final", "weights kept", "training"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    rows = []
     for method in METHODS:
         folder = Path(_OUTPUT.value) / method
         resume = (folder / "config.json").exists()
@@ -52,13 +48,11 @@ def main() -> None:
         )
         errors = solution.result["errors"]["relative_l2"]
         keep = (solution.result["keep"] or {"selected": 1.0})["selected"]
-        table.add_row(
-            method,
-            *(f"{errors[name]:.2e}" for name in ("selected", "smallest", "final")),
-            f"{keep:.0%}",
-            f"{solution.result['timing']['training_seconds']:.0f} s",
-        )
-    Console().print(table)
+        shown = [f"{errors[name]:.2e}" for name in ("selected", "smallest", "final")]
+        seconds = solution.result["timing"]["training_seconds"]
+        rows.append([method, *shown, f"{keep:.0%}", f"{seconds:.0f} s"])
+    head = ["method", "selected", "smallest", "final", "weights kept", "training"]
+    _program.show_table("Burgers' equation, relative L2 error on a 128×128 grid", head, rows)
     print(f"reports: {', '.join(str(Path(_OUTPUT.value) / m / 'report.html') for m in METHODS)}")
 
 

@@ -403,7 +403,7 @@ def cite(method: str, problem: str = "", network: str | Iterable[str] = ()) -> N
 
 def of_run(config: Mapping[str, Any]) -> str:
     """Returns the BibTeX of a run, from what its `config.json` holds."""
-    used = [config["network"]] if config["architecture"] else []
-    used += [name for name in list(_NETWORK)[2:] if config["architecture"] and config[name]]
+    ours = config["architecture"] is not None  # or a network of the user's own
+    used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
     return bibtex(config["method"], known, used)

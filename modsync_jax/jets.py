@@ -22,7 +22,7 @@ Operator = Mapping[Order, ArrayLike]
 """A linear differential operator: its coefficient for each order."""
 
 Bend = tuple[tuple[int, int, Any], ...]
-Activation = Callable[[Array], Array]
+"""A sum of second derivatives: the two first derivatives to multiply, and the coefficient."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,7 @@ def linear(kernel: Array, x: Any, bias: Array | None = None) -> Any:
     return Jet(value, tuple(map(at_each_point, carried) if x.constant else carried), x.bends)
 
 
-def elementwise(function: Activation, x: Any) -> Any:
+def elementwise(function: Callable[[Array], Array], x: Any) -> Any:
     """Returns `function(x)`, for a function of single numbers.
 
     Args:
@@ -256,7 +256,7 @@ _DERIVATIVES: Mapping[Any, Callable[[Array], tuple[Array, Array, Array]]] = {
 }
 
 
-def _by_jvp(function: Activation) -> Callable[[Array], tuple[Array, Array, Array]]:
+def _by_jvp(function: Callable[[Array], Array]) -> Callable[[Array], tuple[Array, Array, Array]]:
     """A function's values and first two derivatives, by nested forward mode."""
 
     def with_slope(z: Array) -> tuple[Array, Array]:

@@ -29,12 +29,14 @@ class Part:
       citation: key of its source in `modsync_jax.citations`.
       make: what builds it. It gets by keyword those of `num_objectives`, `reference` (index of the
         residual's objective) and `learning_rate` that it has a parameter for.
+      alternates: whether it takes the gradient of one objective, and its index, each step.
     """
 
     kind: str
     summary: str
     citation: str
     make: Callable[..., Any]
+    alternates: bool = False
 
 
 PARTS: Mapping[str, Part] = {
@@ -97,6 +99,7 @@ PARTS: Mapping[str, Part] = {
         "ConFIG on momenta, one objective's gradient a step",
         "config",
         aggregators.momentum_config,
+        alternates=True,
     ),
     "multi-adam": Part(
         "optimizer", "Adam per objective, then the mean", "multi_adam", balancing.multi_adam
@@ -148,9 +151,9 @@ def is_masked(name: str) -> bool:
     return parse(name)[0] == "modsync"
 
 
-def one_objective_a_step(name: str) -> bool:
+def alternates(name: str) -> bool:
     """Whether a method takes the gradient of one objective, and its index, each step."""
-    return name == "m-config"
+    return PARTS[parse(name)[0]].alternates
 
 
 def build(

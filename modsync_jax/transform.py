@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from modsync_jax import gradients, sparsity
+from modsync_jax._ranges import check_range
 from modsync_jax.sparsity._thresholds import kept_share
 
 PyTree = Any
@@ -137,9 +138,9 @@ def modsync(
       ModSync, arXiv:2606.20156, Eq. 10 and Algorithm 1; Liu et al., Dynamic Sparse Training, ICLR
       2020, for the reset.
     """
-    _check_range("sparsity_weight", sparsity_weight, 0.0, float("inf"))
-    _check_range("min_keep", min_keep, 0.0, 1.0)
-    _check_range("reset_keep", reset_keep, 0.0, 1.0)
+    check_range("sparsity_weight", sparsity_weight, 0.0, float("inf"))
+    check_range("min_keep", min_keep, 0.0, 1.0)
+    check_range("reset_keep", reset_keep, 0.0, 1.0)
     weights_tx = optax.with_extra_args_support(weights_tx)
     thresholds_tx = optax.with_extra_args_support(thresholds_tx or optax.adam(1e-4))
 
@@ -187,8 +188,3 @@ def _check_params(params: Any) -> None:
             f"ModSync got parameters of type {type(params).__name__}; it takes the ModSyncParams "
             "that modsync_jax.with_thresholds(params, num_objectives) returns"
         )
-
-
-def _check_range(name: str, value: float | Array, low: float, high: float) -> None:
-    if not isinstance(value, jax.core.Tracer) and not jnp.all((low <= value) & (value <= high)):
-        raise ValueError(f"{name} is {value}; it must be between {low:g} and {high:g}")

@@ -1,12 +1,38 @@
 """The tables of the documentation are those of the result files."""
 
+import pytest
+
 from benchmarks import tables
 
 
-def test_the_page_shows_what_the_result_files_hold():
-    page = tables.PAGE.read_text()
-    assert page.count("<!-- end -->") >= 3
+@pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
+def test_the_pages_show_what_the_result_files_hold(path):
+    page = path.read_text()
+    assert page.count("<!-- end -->") >= 1
     assert page == tables.updated(page), "run python -m benchmarks.tables"
+
+
+def test_memory_is_compared_between_methods(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    case = {"depth": 5, "width": 128, "points": 1_000_000, "chunk_points": 2048}
+    rows = [
+        case | {"method": "adam", "gigabytes": 0.5, "milliseconds": 8e3},
+        case | {"method": "dcgd", "gigabytes": 0.75, "milliseconds": 9e3},
+        case | {"method": "adam", "chunk_points": 1_000_000, "gigabytes": 10, "milliseconds": None},
+        case | {"method": "dcgd", "chunk_points": 1_000_000, "gigabytes": 20, "milliseconds": None},
+    ]
+    (tmp_path / "memory_cpu.json").write_text(tables.json.dumps({"rows": rows}))
+    lines = [
+        [c.strip() for c in x.split("|")[1:-1]] for x in tables.table("memory_cpu").split("\n")
+    ]
+    assert lines[2] == ["5x128", "1,000,000", "2,048", "0.50", "8,000", "0.75", "9,000", "1.50"]
+    assert lines[3] == [
+        "5x128",
+        "1,000,000",
+        "all",
+        *["10.00", "not run", "20.00", "not run"],
+        "2.00",
+    ]
 
 
 def test_a_table_follows_its_result_file(tmp_path, monkeypatch):
@@ -23,3 +49,17 @@ def test_a_table_follows_its_result_file(tmp_path, monkeypatch):
         "burgers", "dcgd", "3, 1 failed", *["1.23e-2 (×÷ 1.50)"] * 4, "1.04e-2"
     ]  # fmt: skip
     assert tables.updated(made) == made
+
+
+def test_a_table_across_has_a_column_per_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    rows = [
+        {"method": m, "size": s, "over_adam": r}
+        for m, s, r in [("adam", "3x50", 1.0), ("dcgd", "3x50", 1.014), ("dcgd", "5x128", 0.999)]
+    ]
+    (tmp_path / "step_time_x.json").write_text(tables.json.dumps({"rows": rows}))
+    made = tables.updated("<!-- across step_time_x -->\n<!-- end -->\n").splitlines()
+    assert made[2:6] == [
+        "| method | 3x50 | 5x128 |", "|---|---|---|", "| adam | 1.00 |  |", "| dcgd | 1.01 | 1.00 |"
+    ]  # fmt: skip
+    assert tables.updated("\n".join(made)) == "\n".join(made)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "modsync_jax"
-CORE = {"gradients", "aggregators", "balancing", "sparsity", "adapters", "transform"}
+CORE = {"_ranges", "gradients", "aggregators", "balancing", "sparsity", "adapters", "transform"}
 CORE_LIBRARIES = {"jax", "optax", "chex", "numpy"}
 OUTER = {"experiments", "benchmarks", "tests"}
 
@@ -17,11 +17,12 @@ OUTER = {"experiments", "benchmarks", "tests"}
 # `_names`, the wording of errors, knows nothing and may be known to all but the core.
 ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "_names": set(),
+    "chunks": set(),
     "jets": set(),
     "calculus": {"_names", "jets"},
     "networks": {"_names", "jets"},
     "sampling": {"_names"},
-    "problems": {"_names", "calculus", "sampling"},
+    "problems": {"_names", "calculus", "chunks", "sampling"},
     "methods": CORE | {"_names"},
     "citations": {"_names", "methods", "problems"},
     "reporting": set(),

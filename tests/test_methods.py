@@ -56,7 +56,7 @@ def test_modsync_masks_what_its_base_moves():
 @pytest.mark.parametrize("name", sorted(set(methods.PARTS) - {"modsync"}))
 def test_every_part_builds_and_updates_under_jit(name):
     tx = methods.build(name, optax.adam(1e-3), num_objectives=2)
-    if methods.one_objective_a_step(name):
+    if methods.alternates(name):
         grads, extra = jax.tree.map(lambda g: g[0], GRADS), {"objective": 0}
     else:
         grads, extra = GRADS, EXTRA

@@ -38,6 +38,29 @@ def test_latin_hypercube_has_one_point_in_every_interval_of_every_axis(x64):
     assert np.max(np.abs(correlation)) < 0.16
 
 
+def test_latin_hypercubes_of_few_points_come_in_every_order_equally_often():
+    draw = jax.vmap(lambda key: sampling.latin_hypercube(key, 4, 1)[:, 0])
+    points = draw(jax.random.split(jax.random.key(0), 24_000))
+    orders = np.floor(np.asarray(points) * 4) @ 4 ** np.arange(4)
+    _, counts = np.unique(orders, return_counts=True)
+    assert len(counts) == 24
+    # Chi-squared of 23 degrees of freedom: mean 23, deviation 7; five of that.
+    assert np.sum((counts - 1000) ** 2 / 1000) < 23 + 5 * 7
+
+
+def test_latin_hypercube_has_no_memory_from_point_to_point():
+    """Correlations of points a lag apart, and of a point with its number, as by chance."""
+    draw = jax.jit(jax.vmap(lambda key: sampling.latin_hypercube(key, 1000, 1)[:, 0]))
+    points = np.asarray(draw(jax.random.split(jax.random.key(1), 100)), np.float64)
+    number = np.broadcast_to(np.arange(1000), points.shape)
+    pairs = [(points[:, lag:], points[:, :-lag]) for lag in (1, 2, 3, 500)] + [(points, number)]
+    for a, b in pairs:
+        r = np.array([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)])
+        z = r * np.sqrt(a.shape[1])  # standard normal, over 100 draws; five deviations
+        assert abs(np.mean(z)) < 5 / np.sqrt(100)
+        assert abs(np.mean(z**2) - 1) < 5 * np.sqrt(2 / 100)
+
+
 @pytest.mark.parametrize("dims", [1, 2, 5])
 def test_low_discrepancy_is_exact_integer_arithmetic_for_a_million_points(x64, dims):
     points = sampling.low_discrepancy(jax.random.key(0), 1_000_001, dims, jnp.float64)

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from modsync_jax import gradients
+from modsync_jax._ranges import check_range
 
 PyTree = Any
 
@@ -85,11 +86,7 @@ def from_rule(
     def update_fn(
         updates: optax.Updates, state: BalancingState, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, BalancingState]:
-        count = gradients.check_stacked(updates, params)
-        if count != num_objectives:
-            raise ValueError(
-                f"gradients are of {count} objectives, but num_objectives is {num_objectives}"
-            )
+        check_count(updates, params, num_objectives)
         for name in needs:
             if extra.get(name) is None:
                 raise ValueError(
@@ -110,6 +107,15 @@ def from_rule(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def check_count(grads: PyTree, params: PyTree, num_objectives: int) -> None:
+    """Raises a `ValueError` unless `grads` is a stack of K gradients of `params`."""
+    count = gradients.check_stacked(grads, params)
+    if count != num_objectives:
+        raise ValueError(
+            f"gradients are of {count} objectives, but num_objectives is {num_objectives}"
+        )
+
+
 def scale(grads: PyTree, weights: Array) -> PyTree:
     """Multiplies row k of every leaf by `weights[k]`; dtypes stay."""
     return jax.tree.map(lambda g: jax.vmap(jnp.multiply)(weights.astype(g.dtype), g), grads)
@@ -123,9 +129,3 @@ def norms(grads: PyTree) -> Array:
 def quotient(a: Array, b: Array, otherwise: Array) -> Array:
     """`a / b`, and `otherwise` where b is not positive: an objective that says nothing."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), otherwise)
-
-
-def check_range(name: str, value: float | Array, low: float, high: float = float("inf")) -> None:
-    """Raises a `ValueError` on a concrete number outside [low, high]."""
-    if isinstance(value, int | float) and not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be between {low:g} and {high:g}")

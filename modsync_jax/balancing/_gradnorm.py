@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from modsync_jax._ranges import check_range
 from modsync_jax.balancing import _base
 from modsync_jax.balancing._base import Given
 
@@ -32,7 +33,7 @@ def gradnorm(
     References:
       Chen, Badrinarayanan, Lee and Rabinovich, GradNorm, ICML 2018, Eq. 2 and Algorithm 1.
     """
-    _base.check_range("alpha", alpha, 0.0)
+    check_range("alpha", alpha, 0.0)
     tx = optimizer or optax.adam(0.025)
 
     def rule(now: Given) -> tuple[Array, tuple]:

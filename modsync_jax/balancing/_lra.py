@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from modsync_jax._ranges import check_range
 from modsync_jax.balancing import _base
 from modsync_jax.balancing._base import Given
 
@@ -43,8 +44,8 @@ def lra(
       Wang, Teng and Perdikaris, Understanding and Mitigating Gradient Flow Pathologies in
       Physics-Informed Neural Networks, SISC 2021, Algorithm 1.
     """
-    _base.check_range("alpha", alpha, 0.0, 1.0)
-    _base.check_range("reference", reference, -num_objectives, num_objectives - 1)
+    check_range("alpha", alpha, 0.0, 1.0)
+    check_range("reference", reference, -num_objectives, num_objectives - 1)
     if mean not in ("entries", "kernels"):
         raise ValueError(f"unknown mean {mean!r}; it is 'entries' or 'kernels'")
 
@@ -52,10 +53,9 @@ def lra(
         leaves = [jnp.abs(g) for g in jax.tree.leaves(now.grads)]
         if mean == "kernels":
             leaves = [g for g in leaves if g.ndim > 2] or leaves
-            means = jnp.stack([g.reshape(len(g), -1).mean(1) for g in leaves]).mean(0)
+            means = jnp.stack([_sums(g) / g[0].size for g in leaves]).mean(0)
         else:
-            sums = jnp.stack([g.reshape(len(g), -1).sum(1) for g in leaves])
-            means = sums.sum(0) / sum(g[0].size for g in leaves)
+            means = jnp.stack(list(map(_sums, leaves))).sum(0) / sum(g[0].size for g in leaves)
         largest = jnp.stack([g[reference].max() for g in leaves]).max()
         old = now.loss_weights
         new = (1 - alpha) * old + alpha * _base.quotient(
@@ -64,3 +64,8 @@ def lra(
         return new.at[reference].set(1.0).astype(old.dtype), ()
 
     return _base.from_rule(rule, num_objectives, every=every)
+
+
+def _sums(leaf: Array) -> Array:
+    """Sums of all but the leading axis, [K]; a reshape would gather a sharded leaf."""
+    return leaf.sum(tuple(range(1, leaf.ndim)))

@@ -3,6 +3,7 @@
 import optax
 from jax import Array
 
+from modsync_jax._ranges import check_range
 from modsync_jax.balancing import _base
 from modsync_jax.balancing._base import Given
 
@@ -27,7 +28,7 @@ def norm_balance(
       Wang, Sankaran, Wang and Perdikaris, An Expert's Guide to Training Physics-informed Neural
       Networks, arXiv:2308.08468, Algorithm 1.
     """
-    _base.check_range("decay", decay, 0.0, 1.0)
+    check_range("decay", decay, 0.0, 1.0)
 
     def rule(now: Given) -> tuple[Array, tuple]:
         n, old = _base.norms(now.grads), now.loss_weights

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modsync_jax import aggregators, gradients
+from modsync_jax import aggregators
+from modsync_jax.balancing import _base
 
 
 def per_objective(
@@ -32,11 +33,7 @@ def per_objective(
     def update_fn(
         updates: optax.Updates, state: Any, params: Any = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        count = gradients.check_stacked(updates, params)
-        if count != num_objectives:
-            raise ValueError(
-                f"gradients are of {count} objectives, but num_objectives is {num_objectives}"
-            )
+        _base.check_count(updates, params, num_objectives)
         return jax.vmap(lambda g, s: inner.update(g, s, params, **extra))(updates, state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

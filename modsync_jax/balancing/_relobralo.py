@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from modsync_jax._ranges import check_range
 from modsync_jax.balancing import _base
 from modsync_jax.balancing._base import Given
 
@@ -38,8 +39,8 @@ def relobralo(
       Bischof and Kraus, Multi-Objective Loss Balancing for Physics-Informed Deep Learning,
       arXiv:2110.09813, Eq. 10-11.
     """
-    _base.check_range("alpha", alpha, 0.0, 1.0)
-    _base.check_range("look_back", look_back, 0.0, 1.0)
+    check_range("alpha", alpha, 0.0, 1.0)
+    check_range("look_back", look_back, 0.0, 1.0)
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
 

@@ -15,9 +15,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from modsync_jax import sampling
+from modsync_jax import chunks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.calculus import Field
+from modsync_jax.chunks import Sum
 from modsync_jax.problems._conditions import Condition
 from modsync_jax.sampling import Domain, Sampler
 
@@ -51,6 +52,8 @@ class Problem:
         compared with the reference, as a residual returns its values; the outputs by default.
       reference: the quantities of the solution if it is known, from points `[N, d]` to values
         `[N, q]`.
+      coefficients: the values that residual, conditions and reference were made with, by name: a
+        record, of what `problems.get` needs to make the problem again.
       sampler: name of the sampler in `modsync_jax.sampling`.
       standardize: whether the network should see standardised coordinates.
       source: where the problem, its settings and its reference come from.
@@ -68,6 +71,7 @@ class Problem:
     unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
     observe: Callable[..., Mapping[str, Array]] | None = None
     reference: Callable[[np.ndarray], ArrayLike] | None = None
+    coefficients: Mapping[str, float | Array] = dataclasses.field(default_factory=dict)
     sampler: str = "uniform"
     standardize: bool = False
     source: str = ""
@@ -195,6 +199,8 @@ class Problem:
         field_of: Callable[[Any], tuple[Field, Unknowns]],
         grouping: str = "paper",
         weights: Mapping[str, float | Array] | None = None,
+        chunk_points: int | None = None,
+        place: Callable[[Any], Any] = lambda points: points,
     ) -> dict[str, Objective]:
         """Returns the scalar objectives, each a function of its own points only.
 
@@ -204,29 +210,36 @@ class Problem:
           field_of: from trained parameters to the field and the unknowns.
           grouping: as in `groups`.
           weights: fixed factors by objective, 1 where none is given.
+          chunk_points: how many points of a term are held in memory at once, all by default; see
+            `modsync_jax.chunks.summed`.
+          place: gets the points of a term, or a chunk of them, before their residuals are computed,
+            to say on which devices they are.
 
         Returns:
           For each objective a pure function `(params, batch) -> scalar`, where `batch` is what
           `sample` returned.
 
         Raises:
-          ValueError: an unknown grouping, or a weight for an objective that does not exist.
+          ValueError: an unknown grouping, a weight for an objective that does not exist, or a chunk
+            of no points.
         """
-        groups, weights = self.groups(grouping), weights or {}
-        for name in weights:
-            if name not in groups:
-                raise unknown("objective in weights", name, groups)
 
-        def objective(name: str, params: Any, batch: Batch) -> Array:
-            u, unknowns = field_of(params)
-            squares = [
-                jnp.mean(jnp.square(residuals))
-                for term in groups[name]
-                for residuals in self.term(term)(u, unknowns, batch[term]).values()
-            ]
-            return weights.get(name, 1.0) * jnp.sum(jnp.stack(squares))
+        def sum_of_squares(term: str, params: Any, points: Any) -> Array:
+            residuals = self.term(term)(*field_of(params), place(points))
+            return jnp.sum(jnp.stack([jnp.sum(jnp.square(r)) for r in residuals.values()]))
 
-        return {name: partial(objective, name) for name in groups}
+        sums: dict[str, Sum] = {term: partial(sum_of_squares, term) for term in self.terms}
+        if chunk_points is not None:
+            sums = {term: chunks.summed(function, chunk_points) for term, function in sums.items()}
+
+        def objective(
+            weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch
+        ) -> Array:
+            means = [sums[term](params, batch[term]) / _count(batch[term]) for term in terms]
+            return weight * jnp.sum(jnp.stack(means))
+
+        weighted = self._weighted_groups(grouping, weights).items()
+        return {name: partial(objective, weight, terms) for name, (weight, terms) in weighted}
 
     def residual_vectors(
         self,
@@ -242,18 +255,27 @@ class Problem:
         Returns:
           For each objective a pure function `(params, batch) -> [M]`.
         """
-        groups, weights = self.groups(grouping), weights or {}
 
-        def vector(name: str, params: Any, batch: Batch) -> Array:
+        def vector(
+            weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch
+        ) -> Array:
             u, unknowns = field_of(params)
-            parts = [
-                jnp.sqrt(weights.get(name, 1.0) / len(residuals)) * residuals
-                for term in groups[name]
-                for residuals in self.term(term)(u, unknowns, batch[term]).values()
-            ]
-            return jnp.concatenate(parts)
+            residuals = self.pointwise(u, unknowns, {term: batch[term] for term in terms})
+            named = [r for values in residuals.values() for r in values.values()]
+            return jnp.concatenate([jnp.sqrt(weight / len(r)) * r for r in named])
 
-        return {name: partial(vector, name) for name in groups}
+        weighted = self._weighted_groups(grouping, weights).items()
+        return {name: partial(vector, weight, terms) for name, (weight, terms) in weighted}
+
+    def _weighted_groups(
+        self, grouping: str, weights: Mapping[str, float | Array] | None
+    ) -> dict[str, tuple[float | Array, tuple[str, ...]]]:
+        """Returns the weight and the terms of each objective."""
+        groups, weights = self.groups(grouping), weights or {}
+        for name in weights:
+            if name not in groups:
+                raise unknown("objective in weights", name, groups)
+        return {name: (weights.get(name, 1.0), terms) for name, terms in groups.items()}
 
     def _counts(self, points: Mapping[str, int] | None) -> dict[str, int]:
         counts = {**self.points, **(points or {})}
@@ -295,13 +317,21 @@ class Problem:
         if self.reference is None:
             return
         points = np.tile(self.domain.mean, (q + 1, 1))  # N differs from q: no accidental match
-        shape = np.shape(self.reference(points))
+        try:
+            shape = np.shape(self.reference(points))
+        except jax.errors.TracerArrayConversionError:
+            return  # coefficients are traced, and a reference is computed from numbers
         if shape != (q + 1, q):
             hint = "; add an axis, values[:, None]" if len(shape) == 1 else ""
             raise ValueError(
                 f"{self.name}: reference must return [N, {q}] for points [N, d], a column for each"
                 f" of {', '.join(self.quantities)}, here {(q + 1, q)}, but returned {shape}{hint}"
             )
+
+
+def _count(points: Any) -> int:
+    """Returns N for the points of a term, a pytree of arrays of that leading axis."""
+    return len(jax.tree.leaves(points)[0])
 
 
 def _scalars(values: Mapping[str, Array], owner: str) -> dict[str, Array]:

@@ -1,9 +1,13 @@
 """Problems by name, and problems from a user's own file."""
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from jax import Array
 
 from modsync_jax._names import lookup, unknown
 from modsync_jax.problems import (
@@ -25,7 +29,7 @@ from modsync_jax.problems import (
 )
 from modsync_jax.problems._base import Problem
 
-_PROBLEMS: Mapping[str, Callable[[], Problem]] = {
+_PROBLEMS: Mapping[str, Callable[..., Problem]] = {
     "allen_cahn": allen_cahn.problem,
     "burgers": burgers.problem,
     "cavity_stream": cavity_stream.problem,
@@ -49,26 +53,38 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_PROBLEMS))
 
 
-def get(name: str) -> Problem:
+def get(name: str, /, **coefficients: float | Array) -> Problem:
     """Returns a problem by its name, `"burgers"`, or from a user's file, `"my_problem.py:heat"`.
 
+    Args:
+      name: the problem's name, or a location as in `load`.
+      **coefficients: values that replace the problem's own, such as `viscosity=0.02`. They may be
+        traced: losses of the problem can be differentiated with respect to them, and mapped over.
+
     Raises:
-      ValueError: no such problem; the message has the nearest name. For files see `load`.
+      ValueError: no such problem, or no such coefficient of it; the message has the nearest name.
+        A coefficient for which the problem does not hold. For files see `load`.
+
+    Example:
+      >>> print(get("burgers", viscosity=0.02).coefficients)
+      {'viscosity': 0.02}
     """
     if ":" in name or name.endswith(".py"):
-        return load(name)
-    return lookup("problem", name, _PROBLEMS)()
+        return load(name, **coefficients)
+    return _make(name, lookup("problem", name, _PROBLEMS), coefficients)
 
 
-def load(location: str) -> Problem:
+def load(location: str, /, **coefficients: float | Array) -> Problem:
     """Returns the problem of this name in a Python file; the file is executed.
 
     Args:
-      location: `"path/to/file.py:name"`, where the name is a `Problem` or a function without
-        arguments that returns one.
+      location: `"path/to/file.py:name"`, where the name is a `Problem` or a function that returns
+        one; the function's arguments are coefficients.
+      **coefficients: arguments for the function.
 
     Raises:
-      ValueError: no such file, no such name in it, or something else than a problem under it.
+      ValueError: no such file, no such name in it, something else than a problem under it, or
+        coefficients that do not fit.
     """
     path, _, name = location.rpartition(":")
     if not path or not name:
@@ -87,7 +103,26 @@ def load(location: str) -> Problem:
         ]
         raise unknown(f"name in {path}", name, candidates)
     found = getattr(module, name)
-    problem = found() if callable(found) else found
+    if isinstance(found, Problem) and coefficients:
+        raise ValueError(
+            f"{name!r} in {path} is a Problem already and takes no coefficients; make it a function"
+            f" of {', '.join(coefficients)} that returns one"
+        )
+    problem = _make(name, found, coefficients) if callable(found) else found
     if not isinstance(problem, Problem):
         raise ValueError(f"{name!r} in {path} is no Problem but {type(problem).__name__}")
     return problem
+
+
+def _make(name: str, function: Callable[..., Any], coefficients: Mapping[str, Any]) -> Any:
+    """Calls a problem's function with coefficients that it takes."""
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.signature(function)
+    parameters = {n: p for n, p in signature.parameters.items() if p.kind in by_keyword}
+    for given in coefficients:
+        if given not in parameters:
+            raise unknown(f"coefficient of {name}", given, parameters)
+    for known, parameter in parameters.items():
+        if parameter.default is parameter.empty and known not in coefficients:
+            raise ValueError(f"{name} needs a value for its coefficient {known!r}")
+    return function(**coefficients)

@@ -7,7 +7,7 @@ The initial value is periodic, its slope is not: at x = ±1 the solution starts 
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache, partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,33 +17,34 @@ from numpy.typing import NDArray
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems import _spectral
 from modsync_jax.problems._base import Problem
+from modsync_jax.problems._coefficients import coefficient
 from modsync_jax.problems._conditions import periodic, value
 from modsync_jax.sampling import box
 
-DIFFUSION = 1e-4
 RATE = 5.0
 
 
-def residual(u: Field, x: Array) -> dict[str, Array]:
+def residual(u: Field, x: Array, diffusivity: float | Array) -> dict[str, Array]:
     """Returns the equation's residual at a point `[2]`, (t, x)."""
-    values, heat = partials(u, x, "", {"t": 1.0, "xx": -DIFFUSION})
+    values, heat = partials(u, x, "", {"t": 1.0, "xx": -diffusivity})
     return {"pde": heat - RATE * (values - values**3)}
 
 
-def reference(points: np.ndarray) -> np.ndarray:
+def reference(points: np.ndarray, diffusivity: float | Array) -> np.ndarray:
     """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x), by a Fourier method.
 
     Its error is 1e-5 in the relative L2 norm, all of it around the kink of the start: 4e-4 at t = 0
-    and x = ±1, below 1e-6 from t = 0.5 on. Elsewhere it is below 1e-8 from t = 0.05 on.
+    and x = ±1, below 1e-6 from t = 0.5 on. Elsewhere it is below 1e-8 from t = 0.05 on, and 4e-7 at
+    the smallest and the largest diffusivity.
     """
-    return _solution()(points)[:, None]
+    return _solution(np.float64(diffusivity))(points)[:, None]
 
 
-@cache
-def _solution() -> Callable[[NDArray], NDArray]:
+@lru_cache(maxsize=4)
+def _solution(diffusivity: np.float64) -> Callable[[NDArray], NDArray]:
     return _spectral.evolve(
         initial=lambda x: x**2 * np.cos(np.pi * x),
-        linear=lambda slope: DIFFUSION * slope**2,
+        linear=lambda slope: diffusivity * slope**2,
         outer=np.ones_like,
         inner=lambda u: RATE * (u - u**3),
         points=1024,
@@ -51,17 +52,23 @@ def _solution() -> Callable[[NDArray], NDArray]:
     )
 
 
-def problem() -> Problem:
-    """Returns the problem, with points of our own: the source uses a discrete time."""
+def problem(diffusivity: float | Array = 1e-4) -> Problem:
+    """Returns the problem, with points of our own: the source uses a discrete time.
+
+    Raises:
+      ValueError: a diffusivity outside [2e-5, 0.01].
+    """
+    diffusivity = coefficient("diffusivity", diffusivity, 2e-5, 0.01)
     return Problem(
         name="allen_cahn",
         domain=box(t=(0, 1), x=(-1, 1)),
-        residual=residual,
+        residual=partial(residual, diffusivity=diffusivity),
         conditions={
             "initial": value("t=0", lambda x: x[1] ** 2 * jnp.cos(jnp.pi * x[1])),
             "periodic": periodic("x=1"),
         },
         points={"residual": 1280, "initial": 128, "periodic": 128},
-        reference=reference,
+        reference=partial(reference, diffusivity=diffusivity),
+        coefficients={"diffusivity": diffusivity},
         source="Raissi, Perdikaris & Karniadakis 2019; points of our own",
     )

@@ -8,11 +8,14 @@ Of the two forms this is the one that PINNs solve (Wang, Teng & Perdikaris 2021)
 the velocity; ψ and p are determined only up to a constant each.
 """
 
+from functools import partial
+
 from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems import _cavity
 from modsync_jax.problems._base import Problem
+from modsync_jax.problems._coefficients import coefficient
 from modsync_jax.problems._conditions import derivative
 from modsync_jax.sampling import box
 
@@ -37,15 +40,23 @@ def velocity(w: Field, x: Array) -> dict[str, Array]:
     return {"u": psi_y, "v": -psi_x}
 
 
-def problem() -> Problem:
-    """Returns the problem, with the points of its source.
+def problem(regularization: float | Array = 0.0) -> Problem:
+    """Returns the problem, with the points of its source; from 0 to 1 the lid's ends slow down.
 
     The error that is reported, that of the vector (u, v), is no less than the error of its length,
     which the source reports.
+
+    Raises:
+      ValueError: a regularisation outside [0, 1].
     """
+    regularization = coefficient("regularization", regularization, 0, 1)
+
+    def lid(x: Array) -> Array:
+        return _cavity.lid(x[0], regularization)
+
     walls = {"left": "x=0", "right": "x=1", "bottom": "y=0"}
     conditions = {
-        "lid_u": derivative("y=1", "y", 1.0, "psi"),
+        "lid_u": derivative("y=1", "y", lid, "psi"),
         "lid_v": derivative("y=1", "x", 0.0, "psi"),
     } | {
         f"{name}_{component}": derivative(face, along, 0.0, "psi")
@@ -60,7 +71,8 @@ def problem() -> Problem:
         points=dict.fromkeys(["residual", *conditions], 128),
         outputs=("psi", "p"),
         observe=velocity,
-        reference=_cavity.velocity,
+        reference=partial(_cavity.velocity, regularization=regularization),
+        coefficients={"regularization": regularization},
         standardize=True,
         source="Wang, Teng & Perdikaris 2021; flow of Ghia, Ghia & Shin 1982",
     )

@@ -7,11 +7,14 @@ Of the two forms this is the one on which plain PINNs fail (Wang, Teng & Perdika
 reference is the velocity; the pressure is determined only up to a constant.
 """
 
+from functools import partial
+
 from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems import _cavity
 from modsync_jax.problems._base import Problem
+from modsync_jax.problems._coefficients import coefficient
 from modsync_jax.problems._conditions import value
 from modsync_jax.sampling import box
 
@@ -34,14 +37,22 @@ def velocity(w: Field, x: Array) -> dict[str, Array]:
     return {"u": values[0], "v": values[1]}
 
 
-def problem() -> Problem:
-    """Returns the problem, with the points of its source.
+def problem(regularization: float | Array = 0.0) -> Problem:
+    """Returns the problem, with the points of its source; from 0 to 1 the lid's ends slow down.
 
     The error that is reported, that of the vector (u, v), is no less than the error of its length,
     which the source reports.
+
+    Raises:
+      ValueError: a regularisation outside [0, 1].
     """
+    regularization = coefficient("regularization", regularization, 0, 1)
+
+    def lid(x: Array) -> Array:
+        return _cavity.lid(x[0], regularization)
+
     walls = {"left": "x=0", "right": "x=1", "bottom": "y=0"}
-    conditions = {"lid_u": value("y=1", 1.0, "u"), "lid_v": value("y=1", 0.0, "v")} | {
+    conditions = {"lid_u": value("y=1", lid, "u"), "lid_v": value("y=1", 0.0, "v")} | {
         f"{name}_{component}": value(face, 0.0, component)
         for name, face in walls.items()
         for component in ("u", "v")
@@ -54,7 +65,8 @@ def problem() -> Problem:
         points=dict.fromkeys(["residual", *conditions], 128),
         outputs=("u", "v", "p"),
         observe=velocity,
-        reference=_cavity.velocity,
+        reference=partial(_cavity.velocity, regularization=regularization),
+        coefficients={"regularization": regularization},
         standardize=True,
         source="Wang, Teng & Perdikaris 2021; flow of Ghia, Ghia & Shin 1982",
     )

@@ -4,9 +4,21 @@ This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`
 and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
 """
 
-from modsync_jax.reporting._comparison import as_text, write_comparison
+from modsync_jax.reporting._comparison import as_text, spread, write_comparison
 from modsync_jax.reporting._figures import draw_solution
 from modsync_jax.reporting._figures import save as save_figure
 from modsync_jax.reporting._report import write_report
+from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep
 
-__all__ = ["as_text", "draw_solution", "save_figure", "write_comparison", "write_report"]
+__all__ = [
+    "as_table",
+    "as_text",
+    "configurations",
+    "draw_axis",
+    "draw_solution",
+    "save_figure",
+    "spread",
+    "write_comparison",
+    "write_report",
+    "write_sweep",
+]

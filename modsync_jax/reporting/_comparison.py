@@ -57,8 +57,9 @@ class Row:
     reached: int
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Geometric mean and spread of positive numbers."""
+def spread(given: Sequence[float]) -> Spread:
+    """Geometric mean and spread of positive numbers; nan stands for one that is not known."""
+    values = [value for value in given if not math.isnan(value)]
     if not values:
         return Spread(math.nan, math.nan)
     logs = [math.log(value) for value in values]
@@ -93,10 +94,9 @@ def write_comparison(
     if first is None:
         raise ValueError("no run is finished: there is nothing to compare")
     for run in (run for found in good.values() for run in found):
-        if run.result["problem"] != first.result["problem"]:
+        if run.problem != first.problem:
             raise ValueError(
-                f"runs are of {first.result['problem']} and {run.result['problem']}; compare "
-                "methods on one problem"
+                f"runs are of {first.problem} and {run.problem}; compare methods on one problem"
             )
     rows = [_row(name, good[name], len(found), target) for name, found in runs.items()]
     path = Path(output_dir)
@@ -160,7 +160,8 @@ def _seconds_per_step(run: Run) -> float:
     timing = run.result["timing"]
     if timing["steps_per_second"]:
         return 1 / timing["steps_per_second"]
-    return timing["training_seconds"] / max(run.result["steps"], 1)
+    # Nothing is known of a run whose program was stopped between its last step and its result.
+    return timing["training_seconds"] / max(run.result["steps"], 1) or math.nan
 
 
 def _seconds_to(run: Run, target: float) -> float | None:
@@ -227,9 +228,9 @@ def _page(run: Run, rows: Sequence[Row], target: float, images: Mapping[str, Pat
     best = min(
         (row for row in rows if row.failed < row.seeds), key=lambda r: r.errors["selected"].mean
     )
-    title = f"{result['problem']}: {best.method} is the most accurate of {len(rows)} methods"
+    title = f"{run.problem}: {best.method} is the most accurate of {len(rows)} methods"
     if len(rows) == 1:
-        title = f"{result['problem']} by {best.method}"
+        title = f"{run.problem} by {best.method}"
     layers = f"{config['network']} {config['depth']}×{config['width']}"
     captions = {
         "steps": f"The {measure} on the test grid against steps: geometric mean over seeds, and a "

@@ -43,19 +43,21 @@ STYLE = {
 }
 
 
-def save(make: Callable[[], Figure], stem: str | os.PathLike) -> Path:
-    """Makes a figure in the reports' style and writes `<stem>.png` and `<stem>.pdf`.
+def save(make: Callable[[], Figure], stem: str | os.PathLike, *, pdf: bool = True) -> Path:
+    """Makes a figure in the reports' style and writes `<stem>.png` and, if asked, `<stem>.pdf`.
 
     Returns:
       The path of the PNG.
     """
     path = Path(stem)
     path.parent.mkdir(parents=True, exist_ok=True)
-    png, pdf = (path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf"))
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = make()
+        png = path.with_name(f"{path.name}.png")
         figure.savefig(png, dpi=DPI)
-        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None})  # same run, same bytes
+        if pdf:  # same run, same bytes
+            same = {"CreationDate": None}
+            figure.savefig(path.with_name(f"{path.name}.pdf"), dpi=DPI, metadata=same)
     return png
 
 

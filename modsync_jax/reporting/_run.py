@@ -34,6 +34,13 @@ class Run:
     solution: Mapping[str, NDArray]
 
     @property
+    def problem(self) -> str:
+        """The problem's name, with the coefficients that it was given."""
+        given = self.config.get("coefficients", {})  # none from before there were any
+        values = ", ".join(f"{name} {value:g}" for name, value in given.items())
+        return f"{self.result['problem']} ({values})" if values else self.result["problem"]
+
+    @property
     def steps(self) -> Column:
         """The step of each row, `[rows]`."""
         return self.metrics["step"]

@@ -48,7 +48,7 @@ def headline(run: Run) -> str:
         outcome = f"total loss {number(run.result['loss']['selected'])}"
     else:
         outcome = f"relative L2 error {number(errors['relative_l2']['selected'])}"
-    title = f"{run.result['problem']} by {run.result['method']}"
+    title = f"{run.problem} by {run.result['method']}"
     return f"{title}: {outcome} at step {step:,} of {run.result['steps']:,}"
 
 

@@ -3,6 +3,7 @@
 The command line is made of these fields: a field is a flag, its metadata the flag's help.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -19,9 +20,12 @@ class ConfigError(ValueError):
     """A setting that can't be run; the message is one line and says what is allowed."""
 
 
-def _field(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+def _field(
+    default: Any, help: str, choices: tuple[str, ...] = (), *, traceable: bool = False
+) -> Any:
     factory = {"default_factory": dict} if default == {} else {"default": default}
-    return dataclasses.field(**factory, metadata={"help": help, "choices": choices})
+    facts = {"help": help, "choices": choices, "traceable": traceable}
+    return dataclasses.field(**factory, metadata=facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,12 @@ class TrainConfig:
         " lra+dcgd or modsync+config; --list_methods shows all",
     )
     steps: int = _field(20_000, "optimisation steps")
-    seed: int = _field(0, "seed of all randomness: initialisation and points")
+    seed: int = _field(0, "seed of all randomness: initialisation and points", traceable=True)
+    coefficients: Mapping[str, float] = _field(
+        {},
+        "coefficients of the equation, viscosity=0.02,... (problem's); --list_problems",
+        traceable=True,
+    )
 
     network: str = _field("mlp", "kind of network", tuple(networks.NETWORKS))
     width: int = _field(128, "units of each hidden layer")
@@ -56,30 +65,39 @@ class TrainConfig:
     objectives: str = _field(
         "paper", "'paper': residual and boundary; 'each': every condition apart", ("paper", "each")
     )
-    loss_weights: Mapping[str, float] = _field({}, "fixed weights by objective, boundary=10,...")
+    loss_weights: Mapping[str, float] = _field(
+        {}, "fixed weights by objective, boundary=10,...", traceable=True
+    )
     points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
+    chunk_points: int = _field(
+        0, "points differentiated at once: memory against time (0: what is fastest)"
+    )
     sampler: str = _field("uniform", "how points are drawn", ("auto", *sampling.SAMPLERS))
 
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
-    learning_rate: float = _field(1e-3, "peak learning rate of the weights")
+    learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
     schedule: str = _field("constant", "learning rate over steps", _optimizers.SCHEDULES)
     decay_rate: float = _field(0.9, "factor of the exponential schedule per decay_steps")
     decay_steps: int = _field(1_000, "steps per decay_rate")
     warmup_steps: int = _field(0, "steps of linear warm-up from 0")
-    weight_decay: float = _field(0.0, "decoupled weight decay of adamw and muon")
+    weight_decay: float = _field(0.0, "decoupled weight decay of adamw and muon", traceable=True)
     polish_steps: int = _field(0, "L-BFGS iterations after the steps, masks frozen")
     polish_points: int = _field(8, "points of the polish, as a multiple of those of a step")
 
     threshold_optimizer: str = _field("adam", "optimiser of the thresholds", ("adam", "sgd"))
-    threshold_learning_rate: float = _field(1e-4, "learning rate of the thresholds")
-    sparsity_weight: float = _field(1e-4, "weight of the sparsity loss, lambda_s")
-    beta: float = _field(0.3, "temperature of the synchronisation; inf switches it off")
+    threshold_learning_rate: float = _field(1e-4, "learning rate of the thresholds", traceable=True)
+    sparsity_weight: float = _field(1e-4, "weight of the sparsity loss, lambda_s", traceable=True)
+    beta: float = _field(
+        0.3, "temperature of the synchronisation; inf switches it off", traceable=True
+    )
     granularity: str = _field(
         "layer", "distance of thresholds per layer or unit", ("layer", "unit")
     )
     shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
     structural_gradient: bool = _field(True, "let gradients reach weights through the masks")
-    min_keep: float = _field(0.0, "a layer that keeps no more than this share stops pruning")
+    min_keep: float = _field(
+        0.0, "a layer that keeps no more than this share stops pruning", traceable=True
+    )
 
     dtype: str = _field("float32", "floating-point type", ("float32", "float64"))
     matmul_precision: str = _field(
@@ -107,7 +125,7 @@ class TrainConfig:
         for low, names in {
             1: "steps width depth decay_steps chunk eval_every checkpoint_every polish_points",
             0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep"
-            " fourier_features adaptive",
+            " fourier_features adaptive chunk_points",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:
@@ -124,6 +142,9 @@ class TrainConfig:
             )
         if self.fourier_features % 2:
             raise ConfigError(f"fourier_features is {self.fourier_features}; it must be even")
+        for name, value in self.coefficients.items():
+            if not (isinstance(value, float | int) and math.isfinite(value)):
+                raise ConfigError(f"coefficients: {name} is {value!r}; it must be a number")
         for field_name in ("loss_weights", "periods"):
             for name, value in getattr(self, field_name).items():
                 if not 0 < value < math.inf:
@@ -135,6 +156,19 @@ class TrainConfig:
                 raise ConfigError(
                     f"{every} is {value}; it must be a multiple of {of}={unit}, for example {near}"
                 )
+
+    def with_numbers(self, numbers: Mapping[str, Any]) -> "TrainConfig":
+        """This configuration with other numbers, which may be tracers and are not checked.
+
+        Args:
+          numbers: by the names of fields, or, of fields that are mappings, `loss_weights.boundary`.
+        """
+        new = copy.copy(self)
+        for name, number in numbers.items():
+            field, _, key = name.partition(".")
+            value = {**getattr(new, field), key: number} if key else number
+            object.__setattr__(new, field, value)
+        return new
 
     @property
     def total_steps(self) -> int:

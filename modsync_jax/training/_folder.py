@@ -2,13 +2,17 @@
 
 import csv
 import errno
+import fcntl
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -17,6 +21,8 @@ import orbax.checkpoint as ocp
 from modsync_jax.transform import ModSyncParams
 
 Row = dict[str, float]
+
+_CHECKSUMS = "checksums.json"  # of checkpoints
 
 
 class RunError(Exception):
@@ -33,7 +39,7 @@ class RunFolder:
 
     Raises:
       RunError: when the folder holds a run and `resume` is False, holds none, or one of another
-        configuration, and `resume` is True, or can't be written.
+        configuration, and `resume` is True, is in use by another process, or can't be written.
     """
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -50,27 +56,55 @@ class RunFolder:
             _check_same(self.path, stored, config)
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path)
             if stored is None:
                 self.write("config.json", config)
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-            self._checkpoints = ocp.CheckpointManager(
-                (self.path / "checkpoints").absolute(), options=options
-            )
 
-    def latest(self) -> int | None:
-        """The step of the newest complete checkpoint, if there is one."""
-        return self._checkpoints.latest_step()
+    @cached_property
+    def _checkpoints(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        with self._writing():
+            return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+
+    def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
+        """The step of the newest whole checkpoint, if there is one.
+
+        Args:
+          say: gets a line for each newer one that is damaged.
+
+        Raises:
+          RunError: when there are checkpoints, and all of them are damaged.
+        """
+        return _newest_whole(self.path, self._checkpoints, say)
 
     def save(self, step: int, state: Any) -> None:
         """Writes a checkpoint; an unfinished one is never taken for one."""
-        if step != self.latest():
-            with self._writing():
-                self._checkpoints.save(step, args=ocp.args.StandardSave(state), force=True)
+        if step in self._checkpoints.all_steps():
+            return
+        with self._writing():
+            self._checkpoints.save(step, args=ocp.args.PyTreeSave(state), force=True)
+            steps = self._checkpoints.all_steps()
+            known = {**_checksums(self.path), str(step): _checksum(self.path, step)}
+            self.write(_CHECKSUMS, {s: known[s] for s in map(str, steps) if s in known})
 
-    def restore(self, step: int, like: Any) -> Any:
-        """Reads the checkpoint of `step` into the structure, shapes and dtypes of `like`."""
+    def restore(self, step: int, like: Any, *, resize: bool = False) -> Any:
+        """Reads the checkpoint of `step`.
+
+        Args:
+          step: of the checkpoint.
+          like: its structure, with the shapes, dtypes and shardings to read it into.
+          resize: cut arrays that are longer than in `like`, and fill shorter ones with zeros.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+
+        def how(leaf: Any) -> ocp.ArrayRestoreArgs:
+            shape, place = leaf.shape, leaf.sharding
+            return ocp.ArrayRestoreArgs(
+                global_shape=shape, sharding=place, dtype=leaf.dtype, strict=not resize
+            )
+
+        arguments = ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
+        return self._checkpoints.restore(step, args=arguments)
 
     def append(self, row: Row) -> None:
         """Adds a row to `metrics.csv`, on disk when this returns."""
@@ -87,25 +121,26 @@ class RunFolder:
         """Drops the rows of `metrics.csv` after `step`, and returns those that stay."""
         header, *lines = _whole_lines(self.path) or [""]
         kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-        self._replace("metrics.csv", "".join([header, *kept]).encode())
+        self.write_bytes("metrics.csv", "".join([header, *kept]).encode())
         return read_metrics(self.path)
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole or not at all."""
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        self._replace(name, text.encode())
+        self.write_bytes(name, text.encode())
 
     def write_text(self, name: str, content: str) -> None:
         """Writes a text file whole or not at all."""
-        self._replace(name, content.encode())
+        self.write_bytes(name, content.encode())
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes a `.npz` file whole or not at all."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        self._replace(name, buffer.getvalue())
+        self.write_bytes(name, buffer.getvalue())
 
-    def _replace(self, name: str, content: bytes) -> None:
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file whole or not at all."""
         partial = self.path / f".{name}.partial"
         with self._writing():
             partial.write_bytes(content)
@@ -126,12 +161,12 @@ class RunFolder:
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
-    """The `config.json` of a run's folder.
+    """The `config.json` of a run's folder; a run from before there were coefficients has none.
 
     Raises:
       RunError: when there is none, or it is no JSON.
     """
-    return _read_json(Path(path), "config.json")
+    return {"coefficients": {}, **_read_json(Path(path), "config.json")}
 
 
 def read_result(path: str | os.PathLike) -> dict[str, Any]:
@@ -150,12 +185,11 @@ def read_best(path: str | os.PathLike) -> Any:
       RunError: when there is no checkpoint.
     """
     folder = (Path(path) / "checkpoints").absolute()
-    step = ocp.CheckpointManager(folder).latest_step() if folder.exists() else None
-    if step is None:
+    manager = ocp.CheckpointManager(folder) if folder.exists() else None
+    step = None if manager is None else _newest_whole(Path(path), manager)
+    if manager is None or step is None:
         raise RunError(f"{path} holds no checkpoint yet; let the run come to its first one")
-    best = ocp.CheckpointManager(folder).restore(step, args=ocp.args.StandardRestore())[
-        "best_params"
-    ]
+    best = manager.restore(step, args=ocp.args.StandardRestore())["best_params"]
     return ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
 
 
@@ -178,6 +212,54 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         raise RunError(f"{path} holds no {name}; name the folder of a run") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{path / name} is not valid JSON ({error})") from None
+
+
+def _newest_whole(
+    path: Path, manager: ocp.CheckpointManager, say: Callable[[str], None] = lambda text: None
+) -> int | None:
+    known, steps = _checksums(path), sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+        # Without a checksum the process was killed between the two: the checkpoint is complete.
+        if known.get(str(step)) in (None, _checksum(path, step)):
+            return step
+        say(f"the checkpoint of step {step} in {path} is damaged; using the one before")
+    if steps:
+        raise RunError(f"all checkpoints in {path} are damaged; start again in another folder")
+    return None
+
+
+def _checksum(path: Path, step: int) -> str:
+    """A checksum of all files of a checkpoint, with their names."""
+    folder, digest = path / "checkpoints" / str(step), hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(str(file.relative_to(folder)).encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    """The checksums of checkpoints by step, as they were when written."""
+    file = path / _CHECKSUMS
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _locked(path: Path) -> IO[str]:
+    """An open file that keeps other processes from the folder; the system lets go of it at exit."""
+    file = (path / ".lock").open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return file  # a file system without locks
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        raise RunError(
+            f"{path} is in use by {owner}; wait for it, stop it, or choose another folder"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
 
 
 def _taken(path: Path) -> bool:

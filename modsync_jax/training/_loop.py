@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from modsync_jax import citations, networks, problems, reporting, transform
@@ -17,6 +17,7 @@ from modsync_jax.training import _measure, _signals, _step
 from modsync_jax.training._config import ConfigError, TrainConfig
 from modsync_jax.training._folder import RunError, RunFolder
 from modsync_jax.training._progress import Meter
+from modsync_jax.training._schedule import chunks
 from modsync_jax.training._solution import Solution, load
 
 
@@ -64,13 +65,13 @@ def solve(
       Interrupted: when the run was told to stop; its state is saved.
     """
     spec = problem if isinstance(problem, str) else problem.name
-    problem = _problem(problem)
     own = None if isinstance(network, str) else network
     kind = {"network": network} if isinstance(network, str) else {}
     config = TrainConfig.from_settings({"method": method, **kind, **settings})
-    _check_fits(problem, config)
-    built = _network(problem, config)
-    identity = {"problem": spec} | _identity(problem, config, built if own is None else None)
+    problem, config = problem_of(problem, config)
+    check_fits(problem, config)
+    built = _step.network_of(problem, config)
+    identity = identity_of(spec, problem, config, built if own is None else None)
     folder = RunFolder(output_dir, identity, resume=resume) if output_dir is not None else None
     if resume and folder is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
@@ -78,14 +79,21 @@ def solve(
         solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
-            solution = _train(problem, own or built, config, folder, progress)
+            solution = _train(problem, built if own is None else own, config, folder, progress)
         if folder is not None:
-            folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
-            folder.write_text("references.bib", citations.of_run(identity))
-            folder.write("result.json", solution.result)
+            finish(folder, problem, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
         reporting.write_report(folder.path)
     return solution
+
+
+def finish(
+    folder: RunFolder, problem: Problem, solution: Solution, identity: Mapping[str, Any]
+) -> None:
+    """Writes what a finished run adds to its folder; `result.json`, which says so, last."""
+    folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+    folder.write_text("references.bib", citations.of_run(identity))
+    folder.write("result.json", solution.result)
 
 
 def _train(
@@ -95,11 +103,11 @@ def _train(
     folder: RunFolder | None,
     progress: bool,
 ) -> Solution:
-    program = _step.build(problem, network, config)
+    program = _step.compiled(_step.build(problem, network, config))
     references = _measure.references(problem, config)
     state, rows = program.init(config.seed), []
     if folder is not None:
-        saved = folder.latest()
+        saved = folder.latest(partial(print, file=sys.stderr, flush=True))
         rows = folder.rewind(-1 if saved is None else saved)
         if saved is not None:
             like = state if saved <= config.steps else program.start_polish(state)
@@ -115,7 +123,7 @@ def _train(
 
         def record(state: _step.TrainState) -> _step.TrainState:
             state, values = program.evaluate(state, references)
-            row = {name: jax.device_get(values[name]).item() for name in _in_order(values)}
+            row = {name: jax.device_get(values[name]).item() for name in _measure.in_order(values)}
             if folder is not None:
                 folder.append(row)
             rows.append(row)
@@ -124,48 +132,50 @@ def _train(
 
         if not rows:
             state = record(state)
-        while step < config.total_steps:
-            if step == config.steps:
+        for chunk in chunks(config, step):
+            if chunk.start == config.steps:
                 state = program.start_polish(state)
-            training = step < config.steps
-            end = config.steps if training else config.total_steps
-            count = min(config.chunk - step % config.chunk, end - step)
-            with clock.measure((training, count), count):
-                state = (program.advance if training else program.polish)(state, count)
+            count = chunk.end - chunk.start
+            with clock.measure((chunk.polish, count), count):
+                state = (program.polish if chunk.polish else program.advance)(state, count)
                 healthy = bool(state.healthy)
-            step = int(state.step)
-            meter.advance(step)
-            if healthy and (step % config.eval_every == 0 or step == end):
+            meter.advance(int(state.step))
+            if healthy and chunk.evaluates:
                 state = record(state)
-            due = step % config.checkpoint_every == 0 or step == end
-            if folder is not None and (due or stopped or not healthy):
-                folder.save(step, state)
+            if folder is not None and (chunk.saves or stopped or not healthy):
+                folder.save(int(state.step), state)
             if not healthy:
-                raise NonFinite(_what_broke(state, program.objectives, folder))
-            if stopped and step < config.total_steps:
-                raise Interrupted(_how_to_resume(step, config, folder))
+                kept = f"; the last good state is in {folder.path}" if folder is not None else ""
+                raise NonFinite(
+                    f"{_measure.what_broke(state, program.objectives)}{kept}; try a smaller "
+                    "learning_rate, or warmup_steps"
+                )
+            if stopped and chunk.end < config.total_steps:
+                raise Interrupted(_how_to_resume(chunk.end, config, folder))
     trained = state.best_params
     result = _measure.summary(problem, config, rows, state, clock)
     params = transform.export(trained)
     return Solution(network, problem.coordinates, params, trained, result, rows)
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    """The columns of `metrics.csv` in the order of their kinds."""
-    kinds = ["step", "loss", "grad_norm", "cosine", "test", "validation", "keep", "threshold"]
-    return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
-
-
-def _problem(given: Problem | str) -> Problem:
+def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, TrainConfig]:
+    """The problem, and the configuration with the coefficients to make it again."""
     if isinstance(given, Problem):
-        return given
+        if config.coefficients:
+            raise ConfigError(
+                "coefficients are for a problem by name; the problem given has its own: make "
+                f"{given.name!r} with {', '.join(config.coefficients)}"
+            )
+        made_with = {name: float(value) for name, value in given.coefficients.items()}
+        return given, dataclasses.replace(config, coefficients=made_with)
     try:
-        return problems.get(given)
+        return problems.get(given, **config.coefficients), config
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def _check_fits(problem: Problem, config: TrainConfig) -> None:
+def check_fits(problem: Problem, config: TrainConfig) -> None:
+    """Raises a `ConfigError` where settings do not fit a problem or the state of JAX."""
     if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ConfigError(
             "dtype is 'float64', but JAX has 64-bit types switched off; call "
@@ -184,48 +194,20 @@ def _check_fits(problem: Problem, config: TrainConfig) -> None:
             raise ConfigError(f"loss_weights: {unknown('objective', name, groups)}")
 
 
-def _network(problem: Problem, config: TrainConfig) -> networks.Network:
-    scaled = {"auto": problem.standardize, "yes": True, "no": False}[config.standardize]
-    periods = tuple(config.periods.get(name, 0.0) for name in problem.coordinates)
-    return networks.NETWORKS[config.network](
-        width=config.width,
-        depth=config.depth,
-        outputs=len(problem.outputs),
-        activation=config.activation,
-        shift=problem.domain.mean if scaled else (),
-        scale=problem.domain.std if scaled else (),
-        periods=periods if any(periods) else (),
-        fourier_features=config.fourier_features,
-        fourier_scale=config.fourier_scale,
-        factorized=config.factorized,
-        adaptive=config.adaptive,
-        param_dtype=jnp.dtype(config.dtype),
-    )
-
-
-def _identity(
-    problem: Problem, config: TrainConfig, model: networks.Network | None
+def identity_of(
+    spec: str, problem: Problem, config: TrainConfig, model: networks.Network | None
 ) -> dict[str, Any]:
     """What `config.json` holds: enough to resume the run and to rebuild its network."""
     fields = [] if model is None else [f.name for f in dataclasses.fields(model)]
     ours = [name for name in fields if name not in ("parent", "name", "param_dtype")]
     return {
+        "problem": spec,
         "coordinates": problem.coordinates,
         "outputs": problem.outputs,
         "source": problem.source,
         **dataclasses.asdict(config),
         "architecture": {name: getattr(model, name) for name in ours} if model else None,
     }
-
-
-def _what_broke(
-    state: _step.TrainState, objectives: tuple[str, ...], folder: RunFolder | None
-) -> str:
-    losses = zip(objectives, state.losses.tolist(), strict=True)
-    broken = [f"loss {name!r} is {loss}" for name, loss in losses if not np.isfinite(loss)]
-    what = " and ".join(broken) or "all losses are finite, but the update is not"
-    kept = f"; the last good state is in {folder.path}" if folder is not None else ""
-    return f"step {int(state.step)}: {what}{kept}; try a smaller learning_rate, or warmup_steps"
 
 
 def _how_to_resume(step: int, config: TrainConfig, folder: RunFolder | None) -> str:

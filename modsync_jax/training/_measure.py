@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -145,6 +145,20 @@ def summary(
     result["device"] = f"{jax.device_count()} × {device.platform} ({device.device_kind})"
     result["versions"] = versions()
     return result
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The columns of `metrics.csv` in the order of their kinds."""
+    kinds = ["step", "loss", "grad_norm", "cosine", "test", "validation", "keep", "threshold"]
+    return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
+
+
+def what_broke(state: TrainState, objectives: Sequence[str]) -> str:
+    """What was not finite in the step that a state has not taken."""
+    losses = zip(objectives, state.losses.tolist(), strict=True)
+    broken = [f"loss {name!r} is {loss}" for name, loss in losses if not np.isfinite(loss)]
+    what = " and ".join(broken) or "all losses are finite, but the update is not"
+    return f"step {int(state.step)}: {what}"
 
 
 def versions() -> dict[str, str]:

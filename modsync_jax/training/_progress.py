@@ -58,12 +58,15 @@ class Meter:
 
     def row(self, row: Mapping[str, float], steps_per_second: float) -> None:
         """Shows a row of the metrics."""
-        facts = describe(row)
-        self._bar.update(self._task, facts=facts)
+        self.facts(int(row["step"]), describe(row), steps_per_second)
+
+    def facts(self, step: int, facts: str, steps_per_second: float) -> None:
+        """Shows facts about the state after `step`."""
+        self._bar.update(self._task, completed=step, facts=facts)
         if self._bar.disable:
-            left = (self._total - row["step"]) / steps_per_second if steps_per_second else 0.0
+            left = (self._total - step) / steps_per_second if steps_per_second else 0.0
             pace = f"  {steps_per_second:.0f} steps/s  {left:.0f} s left" if left else ""
-            self.line(f"{self._label}  step {row['step']:.0f}/{self._total}  {facts}{pace}")
+            self.line(f"{self._label}  step {step}/{self._total}  {facts}{pace}")
 
     def line(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""

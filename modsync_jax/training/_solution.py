@@ -19,6 +19,7 @@ from modsync_jax.problems import Problem
 from modsync_jax.training import _folder
 
 PyTree = Any
+_EVALUATED_AT_ONCE = 2**16  # points: 32 MB for each layer of 128 units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Solution:
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
         with jax.default_matmul_precision("highest"):
-            return function(points)
+            chunks = jnp.array_split(points, 1 + len(points) // _EVALUATED_AT_ONCE)
+            return jnp.concatenate([function(chunk) for chunk in chunks])
 
 
 def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree) -> Field:

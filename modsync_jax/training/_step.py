@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import aggregators, balancing, gradients, methods, sparsity
+from modsync_jax import aggregators, balancing, chunks, gradients, methods, networks, sparsity
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _optimizers
@@ -29,7 +29,8 @@ from modsync_jax.transform import (
 )
 
 PyTree = Any
-_INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD = range(5)  # the streams of random numbers of one run
+# The streams of random numbers of one run.
+_INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD, _TRACES = range(6)
 
 
 class TrainState(NamedTuple):
@@ -59,7 +60,7 @@ class TrainState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The functions of a run.
+    """The functions of a run, pure; `compiled` puts them under `jit`.
 
     Attributes:
       init: `(seed) -> TrainState`.
@@ -70,7 +71,7 @@ class Program(NamedTuple):
       objectives: names of the K objectives in order.
     """
 
-    init: Callable[[int], TrainState]
+    init: Callable[[int | Array], TrainState]
     advance: Callable[[TrainState, int], TrainState]
     start_polish: Callable[[TrainState], TrainState]
     polish: Callable[[TrainState, int], TrainState]
@@ -78,8 +79,37 @@ class Program(NamedTuple):
     objectives: tuple[str, ...]
 
 
-def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
-    """Assembles the functions of a run of `network` on `problem`."""
+def network_of(problem: Problem, config: TrainConfig) -> networks.Network:
+    """Returns the network that the settings describe, before its parameters."""
+    scaled = {"auto": problem.standardize, "yes": True, "no": False}[config.standardize]
+    periods = tuple(config.periods.get(name, 0.0) for name in problem.coordinates)
+    return networks.NETWORKS[config.network](
+        width=config.width,
+        depth=config.depth,
+        outputs=len(problem.outputs),
+        activation=config.activation,
+        shift=problem.domain.mean if scaled else (),
+        scale=problem.domain.std if scaled else (),
+        periods=periods if any(periods) else (),
+        fourier_features=config.fourier_features,
+        fourier_scale=config.fourier_scale,
+        factorized=config.factorized,
+        adaptive=config.adaptive,
+        param_dtype=jnp.dtype(config.dtype),
+    )
+
+
+def build(
+    problem: Problem,
+    network: nn.Module,
+    config: TrainConfig,
+    place: Callable[[PyTree], PyTree] = lambda points: points,
+) -> Program:
+    """Assembles the functions of a run of `network` on `problem`.
+
+    Numbers of `config` may be tracers: under `vmap` the functions then are those of many runs.
+    `place` is that of `Problem.objectives`.
+    """
     dtype = jnp.dtype(config.dtype)
     masked = methods.is_masked(config.method)
     sampler = None if config.sampler == "auto" else config.sampler
@@ -89,14 +119,15 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
     def fields(params: PyTree) -> tuple[Field, PyTree]:
         return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
 
-    plain = problem.objectives(fields, config.objectives, config.loss_weights)
+    chunk_points = config.chunk_points or chunks.default_size()
+    plain = problem.objectives(fields, config.objectives, config.loss_weights, chunk_points, place)
     names = tuple(sorted(plain))
     objectives: Any = plain
     if masked:
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
     losses_and_grads = gradients.value_and_objective_grads(objectives)
     loss_and_grad = aggregators.value_and_objective_grad(objectives)
-    alternating = methods.one_objective_a_step(config.method)
+    alternating = methods.alternates(config.method)
     tx = methods.build(
         config.method,
         _optimizers.weights_optimizer(config),
@@ -112,13 +143,19 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
 
     vectors: Any = problem.residual_vectors(fields, config.objectives, config.loss_weights)
     if masked:
-        vectors = mask_objectives(vectors)
+        vectors = mask_objectives(vectors, structural_gradient=config.structural_gradient)
 
-    def traces(state: TrainState, batch: Any, key: Array) -> Array:
-        """For loss weights by tangent kernels, which ask for it in the steps that need it."""
-        return balancing.hutchinson_traces(vectors, state.params, batch, key=key)
+    def traces(state: TrainState, batch: Any) -> Array:
+        """Of the weights' tangent kernels; a method asks for them in the steps that need them."""
 
-    def init(seed: int) -> TrainState:
+        def of_weights(vector: Callable[..., Array], weights: PyTree) -> Array:
+            return vector(state.params._replace(weights=weights) if masked else weights, batch)
+
+        key = jax.random.fold_in(stream(state, _TRACES), state.step)
+        residuals = {name: partial(of_weights, vector) for name, vector in vectors.items()}
+        return balancing.hutchinson_traces(residuals, _weights(state.params), key=key)
+
+    def init(seed: int | Array) -> TrainState:
         key = jax.random.key(seed)
         point = jnp.zeros(len(problem.coordinates), dtype)
         variables = network.init(jax.random.fold_in(key, _INIT), point)
@@ -148,7 +185,7 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
         else:
             losses, grads = losses_and_grads(state.params, batch)
             extra["losses"] = losses
-            extra["residual_jacobian_traces"] = partial(traces, state, batch, extra["key"])
+            extra["residual_jacobian_traces"] = partial(traces, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         return _accept(state, losses, updates, opt_state), None
 
@@ -214,11 +251,21 @@ def build(problem: Problem, network: nn.Module, config: TrainConfig) -> Program:
 
     return Program(
         init=init,
-        advance=jax.jit(partial(scan, one_step), static_argnums=1, donate_argnums=0),
-        start_polish=jax.jit(start_polish),
-        polish=jax.jit(partial(scan, one_polish), static_argnums=1, donate_argnums=0),
-        evaluate=jax.jit(evaluate, donate_argnums=0),
+        advance=partial(scan, one_step),
+        start_polish=start_polish,
+        polish=partial(scan, one_polish),
+        evaluate=evaluate,
         objectives=names,
+    )
+
+
+def compiled(program: Program) -> Program:
+    """The same under `jit`; `advance`, `polish` and `evaluate` take over the state they get."""
+    return program._replace(
+        advance=jax.jit(program.advance, static_argnums=1, donate_argnums=0),
+        start_polish=jax.jit(program.start_polish),
+        polish=jax.jit(program.polish, static_argnums=1, donate_argnums=0),
+        evaluate=jax.jit(program.evaluate, donate_argnums=0),
     )
 
 
@@ -227,7 +274,7 @@ def _accept(
 ) -> TrainState:
     """The state after an update, or, when something is not finite, the state as it was."""
     total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(updates))
-    healthy = jnp.isfinite(losses).all() & jnp.isfinite(total)
+    healthy = state.healthy & jnp.isfinite(losses).all() & jnp.isfinite(total)
     new = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)
     old = (state.step, state.params, state.opt_state)
     step, params, opt_state = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)

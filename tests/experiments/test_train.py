@@ -28,6 +28,7 @@ MISTAKES = {
     "--width=abc": "--width=abc",
     "--steps=0": "steps is 0; it must be 1 or more",
     "--points=residual": "it must be name=number",
+    "--coefficients=frequency=3": "unknown coefficient of burgers 'frequency'",
     "--points=residal=3": "did you mean 'residual'?",
     "--resume": "--resume needs --output_dir",
     "--problem=nowhere.py:heat": "no Python file",
@@ -56,7 +57,9 @@ def test_help_names_every_setting_and_shows_examples():
 
 def test_train_then_evaluate_then_train_again(tmp_path):
     run = tmp_path / "run"
-    trained = program("train", "--problem=helmholtz2d", *SMALL, f"--output_dir={run}")
+    trained = program(
+        "train", "--problem=helmholtz2d", "--coefficients=a2=2", *SMALL, f"--output_dir={run}"
+    )
     assert trained.returncode == 0, trained.stderr
     first, *rows = trained.stderr.strip().splitlines()
     for fact in ("helmholtz2d by modsync+dcgd", "1×8 tanh", "float32", "jax"):
@@ -68,6 +71,8 @@ def test_train_then_evaluate_then_train_again(tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
     arrays = np.load(run / "evaluation.npz")
     assert arrays["points"].shape == (231, 2) and arrays["prediction"].shape == (231, 1)
+    x, y = np.pi * arrays["points"].T  # the reference of the run's own coefficients; roundings
+    np.testing.assert_allclose(arrays["reference"][:, 0], np.sin(x) * np.sin(2 * y), atol=1e-14)
     assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "evaluation.pdf").read_bytes().startswith(b"%PDF")
 
@@ -103,15 +108,16 @@ def test_a_user_s_own_problem_file_trains_and_resumes_from_elsewhere(tmp_path):
         "from modsync_jax.sampling import box\n"
         "def residual(u, x):\n"
         "    return {'pde': partials(u, x, 'xx')[0] - 1.0}\n"
-        "def mine():\n"
-        "    return Problem('mine', box(x=(0, 1)), residual, {'left': value('x=0', 0.0)},\n"
+        "def mine(start):\n"
+        "    return Problem('mine', box(x=(0, 1)), residual, {'left': value('x=0', start)},\n"
         "                   {'residual': 8, 'left': 1})\n"
     )
     run = tmp_path / "run"
     small = [flag for flag in SMALL if not flag.startswith("--points")]
     process = program(
-        "train", f"--problem={tmp_path / 'mine.py'}:mine", *small, f"--output_dir={run}"
-    )
+        "train", f"--problem={tmp_path / 'mine.py'}:mine", "--coefficients=start=2", *small,
+        f"--output_dir={run}",
+    )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "loss" in process.stdout
     assert program("train", f"--output_dir={run}", "--resume").returncode == 0

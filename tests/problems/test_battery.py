@@ -1,7 +1,8 @@
 """What every problem must pass; a new problem is one more row of `ROWS`."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -14,68 +15,69 @@ from scipy.integrate import solve_ivp
 from modsync_jax import problems
 from modsync_jax.calculus import Field
 
-# --- solutions, each a function of one point, `[d]` to `[m]` -------------------------------------
+# --- solutions, each a function of one point, `[d]` to `[m]`, and of the coefficients ------------
 
 
-def burgers(p):
+def burgers(p, viscosity=0.01 / np.pi):
     """Cole-Hopf by the trapezoidal rule, independent of the reference's quadrature.
 
     The integrand is analytic and decays like a Gaussian, so that the rule converges geometrically;
-    with 2,001 nodes it is converged to rounding.
+    with 2,501 nodes it is converged to rounding, for viscosities from 0.001 to 1.
     """
     t, x = p
-    nu, z = 0.01 / jnp.pi, jnp.linspace(-16.0, 16.0, 2001)
-    y = x - 2 * jnp.sqrt(nu * t) * z
-    weights = jax.nn.softmax(-(z**2) - jnp.cos(jnp.pi * y) / (2 * jnp.pi * nu))
+    z = jnp.linspace(-20.0, 20.0, 2501)
+    y = x - 2 * jnp.sqrt(viscosity * t) * z
+    weights = jax.nn.softmax(-(z**2) - jnp.cos(jnp.pi * y) / (2 * jnp.pi * viscosity))
     return -jnp.sum(weights * jnp.sin(jnp.pi * y))[None]
 
 
-def helmholtz2d(p):
-    return jnp.sin(jnp.pi * p[:1]) * jnp.sin(4 * jnp.pi * p[1:])
+def helmholtz2d(p, wave_number=1, a1=1, a2=4):
+    return jnp.prod(jnp.sin(jnp.pi * jnp.array([a1, a2]) * p), keepdims=True)
 
 
-def helmholtz3d(p):
-    return jnp.prod(jnp.sin(jnp.pi * jnp.array([4, 4, 3]) * p), keepdims=True)
+def helmholtz3d(p, wave_number=1, a1=4, a2=4, a3=3):
+    return jnp.prod(jnp.sin(jnp.pi * jnp.array([a1, a2, a3]) * p), keepdims=True)
 
 
-def klein_gordon2d(p):
+def klein_gordon2d(p, frequency=5 * np.pi):
     t, x = p[:1], p[1:]
-    return x * jnp.cos(5 * jnp.pi * t) + (x * t) ** 3
+    return x * jnp.cos(frequency * t) + (x * t) ** 3
 
 
-def klein_gordon3d(p):
+def klein_gordon3d(p, frequency=2):
     t, x, y = p
-    return jnp.array([x + y, x * y]) @ jnp.stack([jnp.cos(2 * t), jnp.sin(2 * t)])[:, None]
+    angle = frequency * t
+    return jnp.array([x + y, x * y]) @ jnp.stack([jnp.cos(angle), jnp.sin(angle)])[:, None]
 
 
-def poisson1d(p):
-    return jnp.sin(4 * jnp.pi * p)
+def poisson1d(p, frequency=4 * np.pi):
+    return jnp.sin(frequency * p)
 
 
-def poisson2d(p):
-    return jnp.prod(jnp.sin(jnp.pi * p), keepdims=True)
+def poisson2d(p, frequency=np.pi):
+    return jnp.prod(jnp.sin(frequency * p), keepdims=True)
 
 
-def wave(p):
-    """D'Alembert's form, two waves that travel at the speed 2."""
+def wave(p, speed=2):
+    """D'Alembert's form, two waves that travel apart."""
     t, x = p[:1], p[1:]
-    here, there = (jnp.pi * (x + s * 2 * t) for s in (1, -1))
+    here, there = (jnp.pi * (x + s * speed * t) for s in (1, -1))
     return (jnp.sin(here) + jnp.sin(there) + (jnp.sin(4 * here) + jnp.sin(4 * there)) / 2) / 2
 
 
-def convection(p):
-    return jnp.sin(p[1:] - 30 * p[:1])
+def convection(p, speed=30):
+    return jnp.sin(p[1:] - speed * p[:1])
 
 
-def reaction(p):
+def reaction(p, rate=5):
     """The logistic function, from the logit of the start."""
     t, x = p[:1], p[1:]
     exponent = -((x - jnp.pi) ** 2) / (2 * (jnp.pi / 4) ** 2)
-    return jax.nn.sigmoid(5 * t + exponent - jnp.log1p(-jnp.exp(exponent)))
+    return jax.nn.sigmoid(rate * t + exponent - jnp.log1p(-jnp.exp(exponent)))
 
 
-def heat(p):
-    return jnp.exp(-0.4 * jnp.pi**2 * p[:1]) * jnp.sin(jnp.pi * p[1:])
+def heat(p, diffusivity=0.4):
+    return jnp.exp(-diffusivity * jnp.pi**2 * p[:1]) * jnp.sin(jnp.pi * p[1:])
 
 
 def table(start, oscillation, rest, points, degree):
@@ -118,33 +120,33 @@ def series(coefficients, p):
 
 
 @cache
-def allen_cahn_table():
+def allen_cahn_table(diffusivity):
     def rest(modes, slope):
         u = np.fft.irfft(modes)
-        return 1e-4 * slope**2 * modes + np.fft.rfft(5 * u - 5 * u**3)
+        return diffusivity * slope**2 * modes + np.fft.rfft(5 * u - 5 * u**3)
 
     return table(lambda x: x**2 * np.cos(np.pi * x), np.zeros_like, rest, points=1024, degree=60)
 
 
-def allen_cahn(p):
-    return series(jnp.asarray(allen_cahn_table()), p)
+def allen_cahn(p, diffusivity=1e-4):
+    return series(jnp.asarray(allen_cahn_table(diffusivity)), p)
 
 
 @cache
-def korteweg_de_vries_table():
+def korteweg_de_vries_table(dispersion):
     def rest(modes, slope):
         return -slope * np.fft.rfft(np.fft.irfft(modes) ** 2 / 2)
 
     return table(
-        lambda x: np.cos(np.pi * x), lambda slope: -0.0025 * slope**3, rest, 128, degree=180
+        lambda x: np.cos(np.pi * x), lambda slope: -dispersion * slope**3, rest, 128, degree=180
     )
 
 
-def korteweg_de_vries(p):
-    return series(jnp.asarray(korteweg_de_vries_table()), p)
+def korteweg_de_vries(p, dispersion=0.0025):
+    return series(jnp.asarray(korteweg_de_vries_table(dispersion)), p)
 
 
-def kovasznay(p):
+def kovasznay(p, regularization=0.0):
     """Flow behind a grid (Kovasznay 1948) at Re = 100: its stream function and pressure."""
     x, y = p
     rate = 50 - jnp.sqrt(50**2 + 4 * jnp.pi**2)
@@ -153,19 +155,20 @@ def kovasznay(p):
     return jnp.stack([psi, (1 - wake**2) / 2])
 
 
-def lid(p):
-    """No flow of Navier and Stokes, but u = 1 on all of the lid, and no velocity on the walls."""
+def lid(p, regularization=0.0):
+    """No flow of Navier and Stokes, but the lid's u on all of it, and no velocity on the walls."""
     x, y = p
     bump, depth = (x * (1 - x)) ** 2, 1 - y
-    return jnp.stack([-depth * y**2 * bump / (bump + depth**2), x * y])
+    speed = 1 - regularization + regularization * 16 * bump
+    return jnp.stack([-depth * speed * y**2 * bump / (bump + depth**2), x * y])
 
 
 def with_velocity(stream):
     """From (ψ, p) to (u, v, p)."""
 
-    def flow(p):
-        _, (psi_x, psi_y) = jax.value_and_grad(lambda p: stream(p)[0])(p)
-        return jnp.stack([psi_y, -psi_x, stream(p)[1]])
+    def flow(p, **coefficients):
+        _, (psi_x, psi_y) = jax.value_and_grad(lambda p: stream(p, **coefficients)[0])(p)
+        return jnp.stack([psi_y, -psi_x, stream(p, **coefficients)[1]])
 
     return flow
 
@@ -178,6 +181,8 @@ class Row(NamedTuple):
 
     Attributes:
       exact: satisfies the residual; and the conditions, and is the reference, but for the cavity.
+        Its keywords are the problem's coefficients.
+      others: other values of all coefficients.
       on_faces: satisfies the conditions of the cavity, which has no closed solution for all of it;
         its reference has tests of its own, in `test_cavity.py`.
       residual: how well the residual is satisfied.
@@ -187,6 +192,7 @@ class Row(NamedTuple):
     """
 
     exact: Callable
+    others: Mapping[str, float] = MappingProxyType({})
     on_faces: Callable | None = None
     residual: float = 1e-8
     conditions: float = 1e-8
@@ -208,25 +214,35 @@ def away_from_the_kink(points):
 # Of the kink at Allen-Cahn's start, the table leaves out Σ 8/(πk)² over k > 512 = 1.6e-3 at most.
 ROWS = {
     "allen_cahn": Row(
-        allen_cahn, residual=5e-6, conditions=1.6e-3, reference=2e-8, smooth=away_from_the_kink
+        allen_cahn,
+        {"diffusivity": 2e-4},
+        residual=5e-6,
+        conditions=1.6e-3,
+        reference=2e-8,
+        smooth=away_from_the_kink,
     ),
-    "burgers": Row(burgers),
-    "cavity_stream": Row(kovasznay, lid),
-    "cavity_velocity": Row(with_velocity(kovasznay), with_velocity(lid)),
-    "convection": Row(convection),
-    "heat": Row(heat),
-    "helmholtz2d": Row(helmholtz2d),
-    "helmholtz3d": Row(helmholtz3d),
-    "klein_gordon2d": Row(klein_gordon2d),
-    "klein_gordon3d": Row(klein_gordon3d),
-    "korteweg_de_vries": Row(korteweg_de_vries, residual=5e-6, reference=2e-8),
-    "poisson1d": Row(poisson1d),
-    "poisson2d": Row(poisson2d),
-    "reaction": Row(reaction),
-    "wave": Row(wave),
+    "burgers": Row(burgers, {"viscosity": 0.05}),
+    "cavity_stream": Row(kovasznay, {"regularization": 0.3}, on_faces=lid),
+    "cavity_velocity": Row(
+        with_velocity(kovasznay), {"regularization": 0.3}, on_faces=with_velocity(lid)
+    ),
+    "convection": Row(convection, {"speed": -7.0}),
+    "heat": Row(heat, {"diffusivity": 0.1}),
+    "helmholtz2d": Row(helmholtz2d, {"wave_number": 3.0, "a1": 1.5, "a2": 2.0}),
+    "helmholtz3d": Row(helmholtz3d, {"wave_number": 0.0, "a1": 1.5, "a2": 2.0, "a3": 0.7}),
+    "klein_gordon2d": Row(klein_gordon2d, {"frequency": 3.0}),
+    "klein_gordon3d": Row(klein_gordon3d, {"frequency": 0.7}),
+    "korteweg_de_vries": Row(
+        korteweg_de_vries, {"dispersion": 0.004}, residual=5e-6, reference=2e-8
+    ),
+    "poisson1d": Row(poisson1d, {"frequency": 30.0}),
+    "poisson2d": Row(poisson2d, {"frequency": 5.0}),
+    "reaction": Row(reaction, {"rate": -2.0}),
+    "wave": Row(wave, {"speed": 0.5}),
 }
 
 EVERY = pytest.mark.parametrize("name", sorted(ROWS))
+VARIED = pytest.mark.parametrize("name", [name for name, row in sorted(ROWS.items()) if row.others])
 
 
 def test_every_problem_has_a_row():
@@ -257,9 +273,29 @@ def pointwise(problem, row, batch, shift=lambda p: 0.0):
 
 @EVERY
 def test_the_exact_solution_satisfies_the_residual_and_every_condition(x64, name):
-    problem, row = problems.get(name), ROWS[name]
-    batch = {term: jnp.asarray(points, jnp.float64) for term, points in sample(name).items()}
-    if name == "burgers":
+    check_residuals(problems.get(name), ROWS[name])
+
+
+@VARIED
+def test_so_it_does_at_other_coefficients(x64, name):
+    row = ROWS[name]
+    problem = problems.get(name, **row.others)
+    assert problem.name == name
+    assert problem.coefficients == row.others
+    check_residuals(
+        problem,
+        row._replace(
+            exact=partial(row.exact, **row.others),
+            on_faces=row.on_faces and partial(row.on_faces, **row.others),
+        ),
+    )
+
+
+def check_residuals(problem, row):
+    batch = {
+        term: jnp.asarray(points, jnp.float64) for term, points in sample(problem.name).items()
+    }
+    if problem.name == "burgers":
         batch["residual"] = with_shock(batch["residual"])
     residuals = jax.jit(lambda batch: pointwise(problem, row, batch))(batch)
     assert set(residuals) == {"residual", *problem.conditions}
@@ -314,19 +350,99 @@ def test_nothing_that_its_source_demands_is_missing(name, labels):
 
 @pytest.mark.parametrize("name", [name for name, row in sorted(ROWS.items()) if not row.on_faces])
 def test_the_reference_is_the_exact_solution_on_a_grid_with_its_boundary(x64, name):
-    problem, row = problems.get(name), ROWS[name]
-    # 43: between the time levels of the numerical references.
-    points = problem.domain.grid(
-        {1: (1001,), 2: (43, 41), 3: (15, 15, 15)}[len(problem.coordinates)]
+    row = ROWS[name]
+    for coefficients in ({}, row.others):
+        problem = problems.get(name, **coefficients)
+        # 43: between the time levels of the numerical references.
+        points = problem.domain.grid(
+            {1: (1001,), 2: (43, 41), 3: (15, 15, 15)}[len(problem.coordinates)]
+        )
+        if name == "burgers":
+            points = np.asarray(with_shock(points))
+        exact = jax.jit(jax.vmap(partial(row.exact, **coefficients)))(points)
+        reference = problem.reference(points)
+        assert reference.dtype == np.float64
+        assert reference.shape == (len(points), len(problem.quantities))
+        smooth = row.smooth(points)
+        np.testing.assert_allclose(reference[smooth], exact[smooth], atol=row.reference)
+
+
+@EVERY
+def test_every_coefficient_has_another_value(name):
+    problem, others = problems.get(name), ROWS[name].others
+    assert problem.coefficients.keys() == others.keys()
+    assert all(problem.coefficients[c] != others[c] for c in others)
+
+
+@VARIED
+def test_traced_coefficients_are_as_good_as_numbers(x64, name):
+    """Mapped over, in one program; and a problem that is made inside of one."""
+    default, others = problems.get(name).coefficients, ROWS[name].others
+    values = [default, *({**default, c: other} for c, other in others.items())]
+    stacked = {c: jnp.array([value[c] for value in values]) for c in values[0]}
+    batch = {term: jnp.asarray(points[:5], jnp.float64) for term, points in sample(name).items()}
+
+    def residuals(coefficients):
+        problem = problems.get(name, **coefficients)
+        parts = 1.0 + jnp.arange(len(problem.outputs))
+        u = Field(lambda p: jnp.sin(parts * jnp.sum(p * (1 + p))), problem.coordinates)
+        return problem.pointwise(u, {}, batch)
+
+    traced = jax.jit(jax.vmap(residuals))(stacked)
+    singly = jax.jit(lambda: [residuals(value) for value in values])()
+    singly = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singly)
+    # 1e-12: roundings of residuals of some 1e3, whose terms are added in another order.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), traced, singly)
+    first, *rest = jnp.concatenate(
+        [leaf.reshape(len(values), -1) for leaf in jax.tree.leaves(singly)], axis=1
     )
-    if name == "burgers":
-        points = np.asarray(with_shock(points))
-    exact = jax.jit(jax.vmap(row.exact))(points)
-    reference = problem.reference(points)
-    assert reference.dtype == np.float64
-    assert reference.shape == (len(points), len(problem.quantities))
-    smooth = row.smooth(points)
-    np.testing.assert_allclose(reference[smooth], exact[smooth], atol=row.reference)
+    for one in rest:  # every coefficient matters
+        assert np.linalg.norm(one - first) > 1e-5 * np.linalg.norm(first)
+
+
+@pytest.mark.parametrize("name", ["helmholtz2d", "helmholtz3d"])
+@pytest.mark.parametrize(("given", "square"), [({}, 1.0), ({"wave_number": 3.0}, 9.0)])
+def test_the_wave_number_is_squared(x64, name, given, square):
+    """Solutions are made for any operator; that of a constant, k², tells which one it is."""
+    problem = problems.get(name, **given)
+
+    @jax.jit
+    def residual(constant, x):
+        field = Field(lambda p: constant + 0.0 * p[:1], problem.coordinates)
+        return problem.residual(field, x)["pde"][0]
+
+    x = jnp.full(len(problem.coordinates), 0.3)
+    # 1e-12: roundings of the forcing, some 4e2.
+    assert residual(1.0, x) - residual(0.0, x) == pytest.approx(square, abs=1e-12)
+
+
+def test_a_loss_can_be_differentiated_by_a_coefficient(x64):
+    mode = Field(lambda p: jnp.sin(jnp.pi * p[1:]), ("t", "x"))
+    batch = {"residual": jnp.asarray(sample("heat")["residual"], jnp.float64)}
+
+    def loss(diffusivity):
+        problem = problems.get("heat", diffusivity=diffusivity)
+        return problem.objectives(lambda _: (mode, {}))["residual"](None, batch)
+
+    # The residual is απ² sin(πx), so that the loss is α² times a mean; 1e-12: its roundings.
+    x = np.asarray(batch["residual"])[:, 1]
+    slope = 2 * 0.3 * np.pi**4 * np.mean(np.sin(np.pi * x) ** 2)
+    assert jax.jit(jax.grad(loss))(0.3) == pytest.approx(slope, rel=1e-12)
+
+
+def test_numbers_of_every_dtype_make_the_same_problem(x64):
+    """References compute in float64, and float32 points stay so."""
+    points = np.array([[0.5, 0.1]], np.float32)
+    field = Field(lambda p: jnp.sin(p[:1] + p[1:]), ("t", "x"))
+    expected = problems.get("burgers", viscosity=0.125)
+    for number in (np.float64(0.125), np.float32(0.125), jnp.float32(0.125), jnp.array(0.125)):
+        problem = problems.get("burgers", viscosity=number)
+        np.testing.assert_array_equal(problem.reference(points), expected.reference(points))
+        (got,), (want,) = (
+            p.term("residual")(field, {}, jnp.asarray(points)).values() for p in (problem, expected)
+        )
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == jnp.float32
 
 
 @EVERY
@@ -353,6 +469,18 @@ def test_float32_points_stay_float32_where_64_bits_are_enabled(x64, name):
         lambda key: problem.pointwise(u, {}, problem.sample(key)), jax.random.key(0)
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(residuals)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    # How accurate the quadrature is, as its module says: one rounding of each of 200 terms; 1e-8.
+    ("viscosity", "allowed"),
+    [(0.001, 1e-13), (0.1, 1e-13), (1.0, 1e-8)],
+)
+def test_burgers_reference_holds_for_all_viscosities_that_are_allowed(x64, viscosity, allowed):
+    points = with_shock(np.random.default_rng(0).uniform([0, -1], [1, 1], (500, 2)))
+    exact = jax.jit(jax.vmap(burgers, (0, None)))(points, viscosity)
+    reference = problems.get("burgers", viscosity=viscosity).reference(points)
+    np.testing.assert_allclose(reference, exact, atol=allowed)
 
 
 def test_burgers_reference_at_its_difficult_points():

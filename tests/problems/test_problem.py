@@ -59,6 +59,23 @@ def test_a_problem_is_frozen():
         HEAT.name = "other"
 
 
+@pytest.mark.parametrize("grouping", ["paper", "each"])
+def test_residual_vectors_have_the_objectives_as_squared_norms(grouping):
+    batch = HEAT.sample(jax.random.key(0))
+    weights = {"residual": 3.0}
+    objectives = HEAT.objectives(field_of, grouping, weights)
+    vectors = HEAT.residual_vectors(field_of, grouping, weights)
+    assert vectors.keys() == objectives.keys()
+    p = params(scale=1.7, nu=0.3)
+    for name, vector in vectors.items():
+        r = vector(p, batch)
+        assert r.ndim == 1
+        # 1e-5: float32 sums in another order.
+        np.testing.assert_allclose(jnp.sum(r**2), objectives[name](p, batch), rtol=1e-5)
+    with pytest.raises(ValueError, match="unknown objective in weights 'residul'"):
+        HEAT.residual_vectors(field_of, grouping, {"residul": 1.0})
+
+
 def test_paper_grouping_sums_the_mean_squares_of_all_conditions():
     batch = HEAT.sample(jax.random.key(0))
     each = HEAT.objectives(field_of, grouping="each")

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -25,6 +24,14 @@ heat = Problem(name="mine", domain=box(t=(0, 1)), residual=decay,
 def make():
     return heat
 
+def decay_of(rate, start=1.0):
+    def residual(u, x):
+        values, u_t = partials(u, x, "", "t")
+        return {"ode": u_t + rate * values}
+    return Problem(name="mine", domain=box(t=(0, 1)), residual=residual,
+                   conditions={"initial": value("t=0", start)},
+                   points={"residual": 8, "initial": 1})
+
 number = 3
 """
 
@@ -45,10 +52,12 @@ def test_every_name_gives_the_problem_of_that_name():
         assert problem.reference is not None
 
 
-def test_the_page_of_problems_lists_every_one():
+def test_the_page_of_problems_lists_every_one_with_its_coefficients():
     page = (Path(__file__).parents[2] / "docs" / "problems.md").read_text()
-    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert tuple(listed) == problems.names()
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", page, re.MULTILINE)
+    assert tuple(name for name, _ in rows) == problems.names()
+    for name, coefficients in rows:
+        assert re.findall(r"`(\w+)`", coefficients) == list(problems.get(name).coefficients)
 
 
 def test_an_unknown_name_gives_the_nearest_and_all():
@@ -60,26 +69,63 @@ def test_an_unknown_name_gives_the_nearest_and_all():
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("frequency", [1.0, 30.0])
-def test_a_frequency_of_poisson_s_equation_is_an_argument_and_in_the_name(tmp_path, frequency):
-    (tmp_path / "mine.py").write_text(
-        "from modsync_jax.problems import poisson1d\n"
-        f"fast = poisson1d.problem(frequency={frequency})\n"
-    )
-    problem = problems.get(f"{tmp_path / 'mine.py'}:fast")
-    assert problem.name == f"poisson1d_{frequency:.0f}"  # another run than that of the default
-    x = np.linspace(0, 1, 11)[:, None]
-    # 1e-14: one rounding of the argument, up to 30.
-    np.testing.assert_allclose(problem.reference(x), np.sin(frequency * x), atol=1e-14)
-    u = Field(lambda p: p**2, ("x",))
-    batch = jax.device_get(problem.sample(jax.random.key(0)))
-    values = {name: problem.term(name)(u, {}, points) for name, points in batch.items()}
-    x = np.asarray(batch["residual"], np.float64)[:, 0]
-    # u'' - f = 2 + C² sin(Cx), u(1) = 1; float32 roundings of C².
-    expected = 2 + frequency**2 * np.sin(frequency * x)
-    np.testing.assert_allclose(values["residual"]["pde"], expected, atol=1e-5 * frequency**2)
-    np.testing.assert_allclose(values["right"]["u"], 1 - np.sin(frequency), atol=1e-5)
-    np.testing.assert_array_equal(values["left"]["u"], 0.0)
+def test_coefficients_are_arguments():
+    points = np.array([[0.2, 0.3], [0.9, 0.5]])
+    t, x = points.T
+    problem = problems.get("heat", diffusivity=0.01)
+    assert problem.name == "heat"
+    assert problem.coefficients == {"diffusivity": 0.01}
+    expected = np.exp(-0.01 * np.pi**2 * t) * np.sin(np.pi * x)
+    np.testing.assert_allclose(problem.reference(points)[:, 0], expected, rtol=1e-14)  # roundings
+
+
+def test_a_function_in_a_file_takes_coefficients(path):
+    points = np.array([[0.2], [0.7]])
+    for coefficients, rate in (({"rate": 3.0}, 3.0), ({"rate": 3.0, "start": 2.0}, 3.0)):
+        problem = problems.get(f"{path}:decay_of", **coefficients)
+        u = Field(lambda p: p**2, ("t",))
+        (values,) = problem.term("residual")(u, {}, points).values()
+        t = points[:, 0]
+        np.testing.assert_allclose(values, 2 * t + rate * t**2, rtol=1e-5)  # float32
+        (start,) = problem.term("initial")(u, {}, np.zeros((1, 1))).values()
+        np.testing.assert_array_equal(start, [-coefficients.get("start", 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficients", "message"),
+    [
+        (
+            "burgers",
+            {"viscocity": 0.1},
+            "unknown coefficient of burgers 'viscocity'; did you mean 'viscosity'?"
+            " (known: viscosity)",
+        ),
+        ("cavity_stream", {"nu": 0.1}, "unknown coefficient of cavity_stream 'nu' (known: none)"),
+        ("heat", {"name": 0.1}, "unknown coefficient of heat 'name' (known: diffusivity)"),
+        ("burgers", {"viscosity": 0.0}, "viscosity is 0.0; it must be between 0.001 and 1"),
+        ("heat", {"diffusivity": -1}, "diffusivity is -1.0; it must be between 0 and inf"),
+        ("wave", {"speed": np.nan}, "speed is nan; it must be between -inf and inf"),
+    ],
+)
+def test_a_coefficient_that_does_not_fit_is_named(name, coefficients, message):
+    with pytest.raises(ValueError) as caught:
+        problems.get(name, **coefficients)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficients", "message"),
+    [
+        ("decay_of", {"rat": 1.0}, r"coefficient of decay_of 'rat'; did you mean 'rate'"),
+        ("decay_of", {"start": 1.0}, r"decay_of needs a value for its coefficient 'rate'"),
+        ("make", {"rate": 1.0}, r"unknown coefficient of make 'rate' \(known: none\)"),
+        ("heat", {"rate": 1.0}, r"'heat' in .*my_problem.py is a Problem already.*of rate that"),
+    ],
+)
+def test_a_coefficient_that_does_not_fit_a_file_is_named(path, name, coefficients, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        problems.get(f"{path}:{name}", **coefficients)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["heat", "make"])

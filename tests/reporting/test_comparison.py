@@ -113,5 +113,8 @@ def test_nothing_to_compare_and_two_problems_are_errors(two_methods, make_run, t
     with pytest.raises(ValueError, match="no run is finished"):
         reporting.write_comparison({"adam": [tmp_path]}, tmp_path, target=0.1)
     other = make_run(name="other", result={"problem": "wave"})
+    faster = make_run(name="faster", config={"coefficients": {"diffusivity": 2.0}})
+    with pytest.raises(ValueError, match=r"runs are of heat and heat \(diffusivity 2\)"):
+        reporting.write_comparison(two_methods | {"faster": [faster]}, tmp_path, target=0.1)
     with pytest.raises(ValueError, match="runs are of heat and wave"):
         reporting.write_comparison({**two_methods, "x": [other]}, tmp_path, target=0.1)

@@ -47,6 +47,11 @@ def test_the_headline_says_what_how_well_and_when(make_run):
     )
 
 
+def test_the_headline_names_given_coefficients(make_run):
+    run = _run.read(make_run(config={"coefficients": {"diffusivity": 0.02}}))
+    assert _verdict.headline(run).startswith("heat (diffusivity 0.02) by modsync+dcgd: ")
+
+
 def test_without_reference_the_loss_is_the_headline(make_run):
     run = _run.read(make_run(reference=False))
     assert "total loss 0.0200 at step 1,100 of 1,100" in _verdict.headline(run)

@@ -17,6 +17,7 @@ MISTAKES = {
     "learning_rate": (0.0, "positive"),
     "beta": (-0.3, "positive"),
     "sparsity_weight": (-1e-4, "0 or more"),
+    "chunk_points": (-1, "0 or more"),
     "min_keep": (1.5, "between 0 and 1"),
     "method": ("modsnc+dcgd", "did you mean 'modsync'"),
     "optimizer": ("adan", "did you mean 'adam'"),
@@ -28,6 +29,7 @@ MISTAKES = {
     "eval_every": (150, "multiple of chunk=100, for example 200"),
     "checkpoint_every": (700, "multiple of eval_every=500"),
     "loss_weights": ({"residual": -1.0}, "positive"),
+    "coefficients": ({"viscosity": float("inf")}, "viscosity is inf; it must be a number"),
     "polish_steps": (1.5, "whole number"),
     "threshold_learning_rate": (float("nan"), "must be a number"),
 }

@@ -5,6 +5,7 @@
 
 import json
 import os
+import platform
 import random
 import shlex
 import signal
@@ -27,7 +28,7 @@ COMMAND = [
 ]  # fmt: skip
 # Code from the cache of compilations may round otherwise than fresh code (seen with jax 0.6).
 ENVIRONMENT = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-KILLS = int(os.environ.get("MODSYNC_KILLS", "3"))
+KILLS = int(os.environ.get("MODSYNC_KILLS", "2"))
 
 
 def start(command):
@@ -126,3 +127,49 @@ def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(tmp_path):
     process = start([*command, "--resume"])
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
+
+
+def newest(folder):
+    steps = [path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()]
+    return max(steps, key=lambda path: int(path.name))
+
+
+@pytest.mark.faults
+def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(unbroken, tmp_path):
+    folder, command = tmp_path / "run", [*COMMAND, f"--output_dir={tmp_path / 'run'}"]
+    process = start(command)
+    wait_for_rows(folder, process, 8)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    known = json.loads((folder / "checksums.json").read_text())
+    file = max((newest(folder) / "default").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    step = newest(folder).name
+    # A kill between the two leaves a checkpoint without a checksum, of which nothing is known.
+    known.setdefault(step, "of the files as they were")
+    (folder / "checksums.json").write_text(json.dumps(known))
+    process = start([*command, "--resume"])
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    said = [line for line in errors.splitlines() if "damaged" in line]
+    assert said == [f"the checkpoint of step {step} in {folder} is damaged; using the one before"]
+    assert_same_bits(ending(folder), unbroken)
+
+
+def test_two_programs_do_not_share_a_folder(tmp_path):
+    folder = tmp_path / "run"
+    command = [*COMMAND, f"--output_dir={folder}", "--steps=1000000"]
+    process = start(command)
+    wait_for_rows(folder, process, 3)
+    second = start([*command, "--resume"])
+    _, errors = second.communicate(timeout=100)
+    assert second.returncode == 2
+    assert errors.strip().splitlines() == [
+        f"{folder} is in use by process {process.pid} on {platform.node()}; wait for it, stop it, "
+        "or choose another folder"
+    ]
+    assert process.poll() is None
+    process.kill()
+    process.communicate()

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 import modsync_jax
-from modsync_jax import training
+from modsync_jax import problems, training
 from modsync_jax.calculus import partials
 from modsync_jax.problems import Problem, data, value
 from modsync_jax.sampling import box
@@ -261,6 +261,48 @@ def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
 
     with pytest.raises(NonFinite, match="step 0: all losses are finite, but the update is not"):
         modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
+
+
+def test_coefficients_are_part_of_a_run(tmp_path):
+    run = tmp_path / "run"
+
+    def solve(problem, **coefficients):
+        return modsync_jax.solve(
+            problem, "adam", steps=5, output_dir=run, resume=run.exists(), progress=False,
+            report=False, coefficients=coefficients, **TINY,
+        )  # fmt: skip
+
+    solution = solve("poisson1d", frequency=3)
+    grid = np.load(run / "solution.npz")
+    # The reference is computed in float64 from the grid's points; a few roundings.
+    np.testing.assert_allclose(grid["reference"], np.sin(3 * grid["points"]), atol=1e-15)
+    other = r"another configuration: coefficients=\{'frequency': 3\} \(not \{"
+    for frequency in ({}, {"frequency": 4.0}):
+        with pytest.raises(RunError, match=other):
+            solve("poisson1d", **frequency)
+    with pytest.raises(ConfigError, match=r"for a problem by name.*make 'poisson' with c"):
+        solve(poisson(), c=2.0)
+    with pytest.raises(ConfigError, match="unknown coefficient of poisson1d 'frequenzy'"):
+        solve("poisson1d", frequenzy=3.0)
+    # A problem given as an object has them in it: the same run.
+    again = solve(problems.get("poisson1d", frequency=np.float32(3)))
+    assert again.result == solution.result
+
+
+def test_a_run_from_before_there_were_coefficients_goes_on(tmp_path):
+    run = tmp_path / "run"
+    settings = {"output_dir": run, "progress": False, "report": False, "steps": 5, **TINY}
+    solution = modsync_jax.solve("poisson1d", "adam", **settings)
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("coefficients") == {}
+    (run / "config.json").write_text(json.dumps(config))
+    assert training.read_config(run)["coefficients"] == {}
+    again = modsync_jax.solve("poisson1d", "adam", resume=True, **settings)
+    assert again.result == solution.result
+    with pytest.raises(RunError, match="coefficients="):
+        modsync_jax.solve(
+            "poisson1d", "adam", resume=True, coefficients={"frequency": 3.0}, **settings
+        )
 
 
 def test_mistakes_leave_everything_as_it_was(tmp_path):

@@ -1,0 +1,106 @@
+"""Question: how much memory and time does a step take, by the number of points and chunk size?
+
+Burgers' equation, tanh networks, float32, Adam and ModSync+DCGD: 5×128 with ten thousand to a
+million residual points, in chunks of several sizes and all at once, and 5×512 with 1280. Every case
+is a process of its own: the memory is its peak resident size, with Python, JAX and the compiler.
+Time is that of one
+or more steps after as many others.
+
+Cases of which the compiler says that they need more than `--limit` GB for temporary arrays are
+compiled but not run; they have no time, and as memory what the compiler says.
+
+Usage: python -m benchmarks.memory [--points=10000,100000,1000000] [--limit=6]
+The table is printed and written to benchmarks/results/memory_<platform>.json.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import machine
+from modsync_jax import chunks, problems
+from modsync_jax.training import TrainConfig, _step
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = ("adam", "modsync+dcgd")
+CHUNKS = (512, 2048, 16384)  # and all points at once
+POINT_STEPS = 100_000  # a case is timed over so many points, at least over a step
+
+
+def cases(points: list[int]) -> list[dict[str, Any]]:
+    """All cases; the chunk size of those that are not chunked is the number of points."""
+    wide = [(5, 512, 1280, 1280)]
+    large = [(5, 128, n, size) for n in points for size in sorted({*CHUNKS, n}) if size <= n]
+    names = ("depth", "width", "points", "chunk_points", "method")
+    return [
+        dict(zip(names, (*case, method), strict=True))
+        for case, method in itertools.product(wide + large, METHODS)
+    ]
+
+
+def measure(case: dict[str, Any], limit: float) -> dict[str, Any]:
+    """Runs a case in this process."""
+    settings = case | {"points": {"residual": case["points"]}}
+    problem, config = problems.get("burgers"), TrainConfig(**settings)
+    program = _step.build(problem, _step.network_of(problem, config), config)
+    steps = max(1, POINT_STEPS // case["points"])
+    state = program.init(0)
+    advance = jax.jit(program.advance, static_argnums=1, donate_argnums=0)
+    with jax.default_matmul_precision("highest"):
+        compiled = advance.lower(state, steps).compile()
+        temporary = compiled.memory_analysis().temp_size_in_bytes
+        if temporary > limit * 1e9:
+            return case | {"gigabytes": temporary / 1e9, "milliseconds": None}
+        state = jax.block_until_ready(compiled(state))
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(state))
+        seconds = (time.perf_counter() - start) / steps
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # given in KiB
+    return case | {"gigabytes": peak, "milliseconds": 1e3 * seconds}
+
+
+def in_own_process(case: dict[str, Any], limit: float) -> dict[str, Any]:
+    """Runs a case in a new process."""
+    command = [sys.executable, "-m", "benchmarks.memory", f"--limit={limit}"]
+    result = subprocess.run(
+        [*command, f"--case={json.dumps(case)}"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(result.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--points", default="10000,100000,1000000")
+    parser.add_argument("--limit", type=float, default=6.0)
+    parser.add_argument("--case", help="one case as JSON, for a process of its own")
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure(json.loads(args.case), args.limit)))
+        return
+
+    print(f"{'size':8}{'points':>9}{'chunk':>9}  {'method':14}{'GB':>8}{'ms':>11}{'ns/point':>10}")
+    rows = []
+    for case in cases([int(n) for n in args.points.split(",")]):
+        row = in_own_process(case, args.limit)
+        rows.append(row)
+        line = f"{row['depth']}x{row['width']:<6}{row['points']:9}{row['chunk_points']:9}"
+        line += f"  {row['method']:14}{row['gigabytes']:8.2f}"
+        if row["milliseconds"] is not None:
+            line += f"{row['milliseconds']:11.1f}{1e6 * row['milliseconds'] / row['points']:10.0f}"
+        print(line, flush=True)
+    facts = machine.describe() | {"default_chunk_points": chunks.default_size()}
+    path = RESULTS / f"memory_{jax.default_backend()}.json"
+    path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""A sweep from its folder: the best configurations, curves, and the error against any axis."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from modsync_jax.reporting import _figures, _report
+from modsync_jax.reporting._comparison import Spread, spread
+
+_DRAWN = 6  # configurations whose curves are drawn
+_SHOWN = 25  # rows of the page's table
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """All replicas of a sweep that differ in their seed only.
+
+    Attributes:
+      point: what they share, by name of the grid; text as in the table.
+      replicas: how many there are.
+      failed: how many of them were not finite; they count no further.
+      selected: what replicas are ranked by, the selected error, or loss without a reference.
+      final: the same after the last step.
+      rows: the rows of those that count.
+    """
+
+    point: Mapping[str, str]
+    replicas: int
+    failed: int
+    selected: Spread
+    final: Spread
+    rows: Sequence[Mapping[str, str]]
+
+    @property
+    def name(self) -> str:
+        """Such as `modsync+dcgd width=64`."""
+        return " ".join(v if k == "method" else f"{k}={v}" for k, v in self.point.items())
+
+
+def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
+    """The rows of a sweep's `results.csv`.
+
+    Raises:
+      FileNotFoundError: the folder holds none.
+    """
+    path = Path(folder) / "results.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no results.csv; name the folder of a sweep")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def axes_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the grid, `method` first; they are the columns before `status`."""
+    names = list(rows[0])
+    return names[: names.index("status")]
+
+
+def configurations(rows: Sequence[Mapping[str, Any]]) -> list[Configuration]:
+    """The configurations of a sweep, the lowest geometric mean over seeds first."""
+    names = [name for name in axes_of(rows) if name != "seed"]
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(str(row[name]) for name in names), []).append(row)
+    made = []
+    for values, members in found.items():
+        good = [row for row in members if row["status"] == "finished"]
+        selected, final = (
+            spread([float(row[_measure(rows, kind)]) for row in good])
+            for kind in ("selected", "final")
+        )
+        point = dict(zip(names, values, strict=True))
+        failed = len(members) - len(good)
+        made.append(Configuration(point, len(members), failed, selected, final, good))
+    return sorted(made, key=lambda c: math.inf if math.isnan(c.selected.mean) else c.selected.mean)
+
+
+def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
+    """Configurations as text, a header first."""
+    lines = [[*ranked[0].point, "replicas", "selected", "final"]]
+    for found in ranked:
+        failed = f", {found.failed} not finite" if found.failed else ""
+        counts = f"{found.replicas}{failed}"
+        lines.append([*found.point.values(), counts, str(found.selected), str(found.final)])
+    return lines
+
+
+def write_sweep(folder: str | os.PathLike) -> Path:
+    """Draws the figures of a finished sweep and writes `sweep.html`; returns its path.
+
+    Raises:
+      FileNotFoundError: the folder is not one of a finished sweep.
+    """
+    path, rows = Path(folder), read_table(folder)
+    ranked = configurations(rows)
+    config = json.loads((path / "config.json").read_text())
+    images = {
+        "curves": _figures.save(partial(_curves, path, rows, ranked), path / "figures" / "curves")
+    }
+    captions = {
+        "curves": f"{_label(rows)} against steps, the best {min(len(ranked), _DRAWN)} "
+        "configurations: geometric mean over seeds, and a band from the smallest to the largest."
+    }
+    for name in axes_of(rows):
+        if name not in ("method", "seed") and len({row[name] for row in rows}) > 1:
+            images[name] = draw_axis(folder, name)
+            captions[name] = (
+                f"{_label(rows)} of the selected networks against {name}: for each method the best "
+                "choice of everything else (line, geometric mean over seeds), and all networks "
+                "(points)."
+            )
+    figures = "\n".join(_report.figure(image, n, captions[n]) for n, image in images.items())
+    best = ranked[0]
+    more = f"<p>The best {_SHOWN} of {len(ranked)}.</p>" if len(ranked) > _SHOWN else ""
+    title = f"{config['problem']}: {best.name} is the best of {len(ranked)} configurations"
+    body = f"""<p>{len(rows)} networks. Geometric means over seeds, with the geometric standard
+deviation as a factor; every network is in <code>results.csv</code>.</p>
+<h2>{escape(_label(rows))}</h2>{more}
+{_report.table(as_table(ranked[:_SHOWN]))}
+<h2>Figures</h2>
+{figures}"""
+    page = path / "sweep.html"
+    page.write_text(_report.page(title, body), encoding="utf-8")
+    return page
+
+
+def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -> Path:
+    """Draws an error of a sweep against one axis of its grid, a line for each method.
+
+    Args:
+      folder: of a finished sweep.
+      name: of the grid, such as `width`.
+      measure: a column of numbers in `results.csv`; `selected` is the loss without a reference.
+
+    Returns:
+      The path of the PNG, `figures/<measure>-<name>.png`; the PDF is beside it.
+
+    Raises:
+      FileNotFoundError: the folder is not one of a finished sweep.
+      ValueError: no such axis or column.
+    """
+    rows = read_table(folder)
+    column = _measure(rows, measure)
+    for given, known in ((name, axes_of(rows)), (column, list(rows[0]))):
+        if given not in known:
+            raise ValueError(f"no column {given!r} in {folder} (known: {', '.join(known)})")
+    stem = Path(folder) / "figures" / f"{measure}-{name}"
+    return _figures.save(partial(_against, rows, name, column), stem)
+
+
+def _measure(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    return kind if kind in rows[0] or f"loss_{kind}" not in rows[0] else f"loss_{kind}"
+
+
+def _label(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "Relative L2 error" if "selected" in rows[0] else "Total loss"
+
+
+def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figure:
+    figure = Figure(figsize=(10.0, 4.4))
+    axis = figure.subplots()
+    values = list(dict.fromkeys(row[name] for row in rows))
+    numeric = all(_is_number(value) for value in values)
+    if numeric:
+        values.sort(key=float)
+    place = {value: float(value) if numeric else i for i, value in enumerate(values)}
+    finished = [row for row in rows if row["status"] == "finished" and row[column]]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in finished if row["method"] == method]
+        best = {}
+        for value in dict.fromkeys(row[name] for row in own):
+            there = configurations([row for row in own if row[name] == value])
+            means = [spread([float(r[column]) for r in found.rows]).mean for found in there]
+            best[value] = min(means)
+        ordered = sorted(best, key=place.__getitem__)
+        line_x, line_y = [place[v] for v in ordered], [best[v] for v in ordered]
+        (line,) = axis.plot(line_x, line_y, "o-", label=method)
+        x = [place[row[name]] for row in own]
+        axis.plot(x, [float(r[column]) for r in own], ".", color=line.get_color(), alpha=0.35)
+    _scales(axis, [place[value] for value in values] if numeric else [], values)
+    axis.set(xlabel=name, ylabel=_label(rows) if "loss" not in column else column)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    return figure
+
+
+def _scales(axis: Any, places: Sequence[float], values: Sequence[str]) -> None:
+    axis.set_yscale("log")
+    if not places:
+        axis.set_xticks(range(len(values)), values)
+        return
+    if min(places) > 0 and max(places) >= 4 * min(places):
+        axis.set_xscale("log")
+    axis.set_xticks(places, values)
+    axis.set_xticks([], minor=True)
+
+
+def _curves(
+    folder: Path, rows: Sequence[Mapping[str, str]], ranked: Sequence[Configuration]
+) -> Figure:
+    drawn = ranked[:_DRAWN]
+    figure = Figure(figsize=(10.0, 4.0 + 0.22 * len(drawn)))  # names of many axes are long
+    axis = figure.subplots()
+    column = "test/relative_l2" if "selected" in rows[0] else "loss"
+    kept = _metrics(folder, column)
+    for found in drawn:
+        curves = [kept[row["replica"]] for row in found.rows]
+        if not curves:
+            continue
+        steps = curves[0][0]
+        errors = np.stack([values for _, values in curves])
+        (line,) = axis.plot(steps, np.exp(np.log(errors).mean(0)), label=found.name)
+        if len(errors) > 1:
+            ends = (errors.min(0), errors.max(0))
+            axis.fill_between(steps, *ends, color=line.get_color(), alpha=0.15)
+    axis.set_yscale("log")
+    axis.set(xlabel="step", ylabel=_label(rows))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    figure.legend(loc="outside lower left")
+    return figure
+
+
+def _metrics(folder: Path, column: str) -> dict[str, tuple[NDArray, NDArray]]:
+    """Steps and a column of the metrics by replica."""
+    found: dict[str, tuple[NDArray, NDArray]] = {}
+    for path in sorted((folder / "groups").glob("*/results.json")):
+        names = json.loads(path.read_text())
+        with np.load(path.with_name("metrics.npz")) as arrays:
+            steps, values = arrays["steps"], arrays[column]
+        found |= {name: (steps, row) for name, row in zip(names, values, strict=True)}
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,267 @@
+"""Training of one group: many replicas in one program, a chunk of steps at a time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from modsync_jax.problems import Problem
+from modsync_jax.sweeps import _replicas
+from modsync_jax.sweeps._grid import Group
+from modsync_jax.training import Interrupted, TrainConfig, _measure, _signals, _step
+from modsync_jax.training._folder import Row, RunFolder
+from modsync_jax.training._schedule import Chunk, chunks, rows
+
+PyTree = Any
+ProblemOf = Callable[[TrainConfig], Problem]
+Show = Callable[[int, str, float], None]
+
+
+class Batch(NamedTuple):
+    """The state of a group.
+
+    Attributes:
+      runs: states of the replicas, leaves `[R, ...]`.
+      metrics: columns of their metrics, `[R, rows]`; NaN in rows to come, and of replicas that
+        were not finite then.
+    """
+
+    runs: _step.TrainState
+    metrics: Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one replica.
+
+    Attributes:
+      result: as in `result.json`.
+      failure: what was not finite and when; empty if nothing.
+      rows: of its metrics.
+      state: its last state, NumPy arrays.
+    """
+
+    result: Mapping[str, Any]
+    failure: str
+    rows: list[Row]
+    state: _step.TrainState
+
+
+Outcomes = list[Outcome]
+
+
+class Trainer:
+    """A group's compiled functions, on a mesh.
+
+    Args:
+      group: the replicas.
+      problem_of: from settings, whose coefficients may be tracers, to the problem.
+      mesh: from `make_mesh`.
+      strategy: `vmap` or `map`.
+    """
+
+    def __init__(self, group: Group, problem_of: ProblemOf, mesh: Mesh, strategy: str) -> None:
+        self.group, self.mesh, self.strategy = group, mesh, strategy
+        self.problem = problem_of(group.config)
+        self.network = _step.network_of(self.problem, group.config)
+        self._problem_of = problem_of
+        self._varies = any(name.startswith("coefficients.") for name in group.numbers)
+        share = mesh.shape["replicas"]
+        self._padding = -len(group.replicas) % share
+        values = {"seed": np.array([r.config.seed for r in group.replicas]), **group.values()}
+        self._numbers = {
+            name: self._padded(
+                jnp.asarray(column, jnp.uint32 if name == "seed" else group.config.dtype)
+            )
+            for name, column in values.items()
+        }
+        self._own, self._common = self._references()
+        self._compiled: dict[Any, Any] = {}
+
+    def start(self) -> Batch:
+        """The state before the first step, its first row written."""
+        init = self._mapped(self._init)
+        return self.evaluate(jax.jit(init)((self._numbers, self._own), self._common), 0)
+
+    def like(self) -> Batch:
+        """Shapes, dtypes and places of a state in training."""
+        each, shared = (self._numbers, self._own), self._common
+        return self._placed(jax.eval_shape(self._mapped(self._init), each, shared))
+
+    def polishing(self, like: Batch) -> Batch:
+        """The same of a state in the polish."""
+        return self._placed(jax.eval_shape(self._mapped(self._start_polish), self._each(like), ()))
+
+    def run(self, batch: Batch, chunk: Chunk) -> Batch:
+        """Takes the steps of a chunk; `batch` is given up."""
+        if chunk.start == self.group.config.steps:
+            batch = jax.jit(self._mapped(self._start_polish))(self._each(batch), ())
+        return self.compiled(batch, chunk)(batch, (self._numbers, self._own))
+
+    def compiled(self, like: Batch, chunk: Chunk) -> Any:
+        """What `run` calls for a chunk, compiled for arrays like these."""
+        key = (chunk.polish, chunk.end - chunk.start)
+        if key not in self._compiled:
+            mapped = self._mapped(partial(self._advance, *key))
+            call = jax.jit(lambda b, each: mapped((b, *each), ()), donate_argnums=0)
+            self._compiled[key] = call.lower(like, (self._numbers, self._own)).compile()
+        return self._compiled[key]
+
+    def evaluate(self, batch: Batch, row: int) -> Batch:
+        """Writes a row of the metrics; `batch` is given up."""
+        if "evaluate" not in self._compiled:
+            # One after the other: a single replica's test points keep a device busy.
+            mapped = _replicas.over_replicas(self._evaluate, self.mesh, "map")
+            call = jax.jit(lambda b, each, s: mapped((b, *each), s), donate_argnums=0)
+            self._compiled["evaluate"] = call
+        each, shared = (self._numbers, self._own), (self._common, jnp.asarray(row))
+        return self._compiled["evaluate"](batch, each, shared)
+
+    def _mapped(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        return _replicas.over_replicas(function, self.mesh, self.strategy)
+
+    def _each(self, batch: Batch) -> tuple:
+        return (batch, self._numbers, self._own)
+
+    def _placed(self, like: Batch) -> Batch:
+        placed = partial(jax.ShapeDtypeStruct, sharding=_replicas.sharding(self.mesh))
+        return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), like)
+
+    def _padded(self, values: Array) -> Array:
+        """Values of all replicas; the last one again until all devices have as many."""
+        last = jnp.repeat(values[-1:], self._padding, axis=0)
+        return jax.device_put(jnp.concatenate([values, last]), _replicas.sharding(self.mesh))
+
+    def _references(self) -> tuple[PyTree, PyTree]:
+        """Reference points and values by replica, if they differ, and for all; one is empty."""
+        if not self._varies:
+            return {}, _measure.references(self.problem, self.group.config)
+        configs = [replica.config for replica in self.group.replicas]
+        found = [_measure.references(self._problem_of(config), config) for config in configs]
+        return jax.tree.map(lambda *leaves: self._padded(jnp.stack(leaves)), *found), {}
+
+    def _program(self, numbers: Mapping[str, Array]) -> tuple[_step.Program, Any]:
+        config = self.group.config.with_numbers(numbers)
+        problem = self._problem_of(config) if self._varies else self.problem
+        place = partial(_replicas.place_points, self.mesh)
+        return _step.build(problem, self.network, config, place), config.seed
+
+    def _init(self, replica: tuple, common: PyTree) -> Batch:
+        numbers, own = replica
+        program, seed = self._program(numbers)
+        state = program.init(seed)
+        _, row = jax.eval_shape(program.evaluate, state, own or common)
+        empty = jnp.full(len(rows(self.group.config)), jnp.nan, self.group.config.dtype)
+        return Batch(state, dict.fromkeys(row, empty))
+
+    def _advance(self, polish: bool, count: int, replica: tuple, _: tuple) -> Batch:
+        batch, numbers, _ = replica
+        program, _ = self._program(numbers)
+        step = program.polish if polish else program.advance
+        return batch._replace(runs=step(batch.runs, count))
+
+    def _start_polish(self, replica: tuple, _: tuple) -> Batch:
+        batch, numbers, _ = replica
+        return batch._replace(runs=self._program(numbers)[0].start_polish(batch.runs))
+
+    def _evaluate(self, replica: tuple, shared: tuple) -> Batch:
+        batch, numbers, own = replica
+        common, index = shared
+        state, row = self._program(numbers)[0].evaluate(batch.runs, own or common)
+        metrics = {
+            name: column.at[index].set(
+                jnp.where(state.healthy, row[name], jnp.nan).astype(column.dtype)
+            )
+            for name, column in batch.metrics.items()
+        }
+        return Batch(state, metrics)
+
+
+def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show: Show) -> Outcomes:
+    """Trains a group to its end, from its last checkpoint if there is one.
+
+    Args:
+      trainer: of the group.
+      folder: where its checkpoints are.
+      say: gets a line for each replica that is not finite.
+      show: gets, with each row, the steps done, facts for a reader, and replica-steps a second.
+
+    Returns:
+      The outcome of each replica, in the group's order.
+
+    Raises:
+      Interrupted: when the program was told to stop; the state is saved.
+    """
+    config, replicas = trainer.group.config, trainer.group.replicas
+    saved = folder.latest(say)
+    if saved is None:
+        batch = trainer.start()
+    else:
+        like = trainer.like()
+        like = like if saved <= config.steps else trainer.polishing(like)
+        # Other devices may need other padding; replicas of zeros are not healthy and stay so.
+        batch = folder.restore(saved, like, resize=True)
+    clock, row = _measure.Clock(), {step: index for index, step in enumerate(rows(config))}
+    alive = _alive(trainer, batch)
+    with _signals.collected(say) as stopped:
+        for chunk in chunks(config, saved or 0):
+            steps = chunk.end - chunk.start
+            with clock.measure((chunk.polish, steps), steps * len(replicas)):
+                batch = trainer.run(batch, chunk)
+                before, alive = alive, _alive(trainer, batch)
+            for index in np.flatnonzero(before & ~alive):
+                failure = _failure(trainer, _replica(batch.runs, int(index)))
+                say(f"{replicas[index].name}: {failure}; the others go on")
+            if chunk.evaluates:
+                batch = trainer.evaluate(batch, row[chunk.end])
+            if chunk.saves or stopped or not alive.any():
+                folder.save(chunk.end, batch)
+            if chunk.evaluates:
+                show(chunk.end, _facts(batch, alive), clock.rate)
+            if not alive.any():
+                break
+            if stopped and chunk.end < config.total_steps:
+                raise Interrupted(
+                    f"stopped at step {chunk.end} of {config.total_steps} of "
+                    f"{trainer.group.label}; go on with the same command and --resume"
+                )
+    host = jax.device_get(batch)
+    return [_outcome(trainer, i, _replica(host, i), clock) for i in range(len(replicas))]
+
+
+def _replica(tree: PyTree, index: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index, ...], tree)  # an array, of no axes too
+
+
+def _alive(trainer: Trainer, batch: Batch) -> np.ndarray:
+    return np.asarray(batch.runs.healthy)[: len(trainer.group.replicas)]
+
+
+def _failure(trainer: Trainer, run: _step.TrainState) -> str:
+    names = sorted(trainer.problem.groups(trainer.group.config.objectives))
+    return _measure.what_broke(run, names)
+
+
+def _facts(batch: Batch, alive: np.ndarray) -> str:
+    facts = f"{alive.sum()}/{len(alive)} alive"
+    errors = batch.metrics.get("test/relative_l2")
+    if errors is not None and np.isfinite(smallest := float(jnp.nanmin(errors))):
+        facts += f"  smallest error {smallest:.2e}"
+    return facts
+
+
+def _outcome(trainer: Trainer, index: int, batch: Batch, clock: _measure.Clock) -> Outcome:
+    config, run = trainer.group.replicas[index].config, batch.runs
+    written = np.isfinite(batch.metrics["step"])
+    rows_ = [
+        {name: float(batch.metrics[name][i]) for name in _measure.in_order(batch.metrics)}
+        for i in np.flatnonzero(written)
+    ]
+    result = _measure.summary(trainer.problem, config, rows_, run, clock)
+    return Outcome(result, "" if run.healthy else _failure(trainer, run), rows_, run)

@@ -1,0 +1,248 @@
+"""A sweep: groups of replicas in turn, in a folder, with one table at the end."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from modsync_jax import reporting
+from modsync_jax.problems import Problem
+from modsync_jax.sweeps import _grid, _group, _replicas, _table
+from modsync_jax.sweeps._grid import Grid, Group, Replica
+from modsync_jax.training import ConfigError, Solution, TrainConfig, _loop
+from modsync_jax.training._folder import RunFolder
+from modsync_jax.training._progress import Meter
+from modsync_jax.training._schedule import chunks
+from modsync_jax.transform import export as exported
+
+EXPORTS = ("none", "best", "all")
+
+
+def sweep(
+    problem: Problem | str,
+    methods: Sequence[str] = ("modsync+dcgd",),
+    grid: Grid | None = None,
+    *,
+    output_dir: str | os.PathLike,
+    resume: bool = False,
+    strategy: str = "auto",
+    point_devices: int = 1,
+    memory_gib: float | None = None,
+    export: str = "best",
+    progress: bool = True,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Trains a network for every method and point of a grid, many in one program.
+
+    What differs in numbers only (seeds, learning rates, λ_s, β, loss weights, coefficients of the
+    PDE) is an axis of one program, sharded over all devices; what changes shapes makes groups that
+    run in turn, the one of the most work first. A replica that is not finite stays as it was
+    before, is marked so, and the others go on.
+
+    Args:
+      problem: a `Problem`, the name of one, or `file.py:name`.
+      methods: names of methods.
+      grid: values by the name of a setting, such as `{"width": [64, 128], "seed": range(32)}`; keys
+        of settings that are mappings as `"loss_weights.boundary"`.
+      output_dir: the sweep's folder.
+      resume: go on with the sweep in `output_dir`; what it has trained is not trained again, and
+        the grid may have grown. The number of devices may differ.
+      strategy: `vmap` over the replicas of a device, `map` one after the other, or `auto`: `map` on
+        CPUs, `vmap` elsewhere. Results agree to rounding.
+      point_devices: how many devices share the points of each replica.
+      memory_gib: memory of each device to stay within, in GiB; what there is, if None. Groups that
+        need more are split.
+      export: whose runs get a folder like that of `solve`, in `runs/`: `none`, the `best` of each
+        group, or `all`.
+      progress: show progress on standard error.
+      **settings: fields of `TrainConfig` that all replicas share.
+
+    Returns:
+      A row for each replica, in the order of the grid, as in `results.csv`.
+
+    Raises:
+      ConfigError: on a setting that is not allowed.
+      RunError: on a folder that can't be used or written.
+      Interrupted: when the sweep was told to stop; its state is saved.
+    """
+    replicas = _grid.replicas(methods, grid or {}, settings)
+    if export not in EXPORTS:
+        raise ConfigError(f"export is {export!r}; it must be one of {', '.join(EXPORTS)}")
+    spec = problem if isinstance(problem, str) else problem.name
+    problem_of = partial(_problem_of, problem)
+    for config in {_kind(replica.config): replica.config for replica in replicas}.values():
+        _loop.check_fits(problem_of(config), config)
+    try:
+        mesh, strategy = _replicas.make_mesh(point_devices), _replicas.strategy_of(strategy)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    folder = RunFolder(output_dir, {"problem": spec, "settings": settings}, resume=resume)
+    store = _Store(folder, spec, problem, export)
+    fixed = {name for name in grid or {} if not _may_be_traced(problem_of, replicas[0], name)}
+    waiting = _grid.groups([r for r in replicas if not store.holds(r)], fixed)
+    total = sum(len(group.replicas) * group.config.total_steps for group in waiting)
+    done, limit = 0, _limit(memory_gib)
+    with Meter(f"{spec}: {len(replicas)} replicas", total, enabled=progress) as meter:
+        for number, group in enumerate(waiting, 1):
+            for trainer in _fitting(group, problem_of, mesh, strategy, limit, meter.line):
+                count = len(trainer.group.replicas)
+                title = f"group {number}/{len(waiting)} {trainer.group.label}"
+                own = store.open(trainer.group)
+                with jax.default_matmul_precision(group.config.matmul_precision):
+                    show = partial(_show, meter, done, count, title)
+                    outcomes = _group.train(trainer, own, meter.line, show)
+                    store.keep(trainer, own, outcomes)
+                done += count * group.config.total_steps
+    rows = _table.rows(replicas, store.results(replicas))
+    _table.write(folder, rows)
+    reporting.write_sweep(folder.path)
+    return rows
+
+
+def _show(
+    meter: Meter, before: int, count: int, title: str, step: int, facts: str, rate: float
+) -> None:
+    """Shows a group of `count` replicas after `step`; rates are of replica-steps."""
+    meter.facts(before + step * count, f"{title}  {facts}", rate)
+
+
+class _Store:
+    """The files of a sweep: a folder for each group, results by replica, exported runs."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: str,
+        problem: Problem | str,
+        export: str,
+    ) -> None:
+        self._folder, self._spec, self._problem, self._export = folder, spec, problem, export
+        self._results: dict[str, dict[str, Any]] = {}
+        for path in sorted((folder.path / "groups").glob("*/results.json")):
+            self._results |= json.loads(path.read_text())
+
+    def holds(self, replica: Replica) -> bool:
+        """Whether a replica is trained, and, where all runs are exported, its run is there."""
+        run = self._folder.path / "runs" / replica.name
+        there = any((run / name).exists() for name in ("result.json", "failed.txt"))
+        return replica.name in self._results and (there or self._export != "all")
+
+    def results(self, replicas: Sequence[Replica]) -> list[Mapping[str, Any]]:
+        return [self._results[replica.name] for replica in replicas]
+
+    def open(self, group: Group) -> RunFolder:
+        """The folder of a group, which holds its checkpoints."""
+        path = self._folder.path / "groups" / group.folder
+        identity = {"replicas": [replica.name for replica in group.replicas]}
+        return RunFolder(path, identity, resume=(path / "config.json").exists())
+
+    def keep(
+        self, trainer: _group.Trainer, folder: RunFolder, outcomes: Sequence[_group.Outcome]
+    ) -> None:
+        """Writes what became of a group; after this its replicas count as trained."""
+        results = {
+            replica.name: {"result": dict(outcome.result), "failure": outcome.failure}
+            for replica, outcome in zip(trainer.group.replicas, outcomes, strict=True)
+        }
+        good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
+        best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
+        for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
+            self._export_run(trainer, trainer.group.replicas[index], outcomes[index])
+        columns, steps = _table.columns(outcomes)
+        folder.write_arrays("metrics.npz", {"steps": steps, **columns})
+        folder.write("results.json", results)
+        self._results |= results
+
+    def _export_run(
+        self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
+    ) -> None:
+        """Writes the run of a replica as `solve` would have."""
+        path = self._folder.path / "runs" / replica.name
+        shutil.rmtree(path, ignore_errors=True)
+        problem, config = _loop.problem_of(self._problem, replica.config)
+        identity = _loop.identity_of(self._spec, problem, config, trainer.network)
+        run = RunFolder(path, identity, resume=False)
+        for row in outcome.rows:
+            run.append(row)
+        run.save(int(outcome.state.step), outcome.state)
+        if outcome.failure:
+            run.write_text("failed.txt", outcome.failure + "\n")
+            return
+        best = outcome.state.best_params
+        solution = Solution(
+            trainer.network, problem.coordinates, exported(best), best, outcome.result, outcome.rows
+        )
+        _loop.finish(run, problem, solution, identity)
+        reporting.write_report(path)
+
+
+def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
+    return _loop.problem_of(problem, config)[0]
+
+
+def _kind(config: TrainConfig) -> str:
+    """What decides whether settings fit a problem."""
+    return json.dumps([config.coefficients, config.loss_weights, config.points, config.periods])
+
+
+def _may_be_traced(
+    problem_of: Callable[[TrainConfig], Problem], replica: Replica, name: str
+) -> bool:
+    """Whether a problem can be made with a traced coefficient, one of its domain say can not."""
+
+    def make(value: jax.Array) -> jax.Array:
+        problem_of(replica.config.with_numbers({name: value}))
+        return value
+
+    if not name.startswith("coefficients."):
+        return True
+    try:
+        jax.eval_shape(make, 0.0)
+    except TypeError:  # what the conversion of a tracer to a number raises
+        return False
+    return True
+
+
+def _fitting(
+    group: Group,
+    problem_of: Callable[[TrainConfig], Problem],
+    mesh: Mesh,
+    strategy: str,
+    limit: float,
+    say: Callable[[str], None],
+) -> list[_group.Trainer]:
+    """The group, compiled, or the parts of it that stay within the memory of a device."""
+    trainer = _group.Trainer(group, problem_of, mesh, strategy)
+    first = next(chunks(group.config))
+    with jax.default_matmul_precision(group.config.matmul_precision):
+        needed = _replicas.bytes_needed(trainer.compiled(trainer.like(), first))
+    share, count = mesh.shape["replicas"], len(group.replicas)
+    if needed <= limit or count <= share:
+        return [trainer]
+    size = max(min(int(count * limit / needed), count - 1) // share, 1) * share
+    say(
+        f"{group.label}: {count} replicas need {needed / 2**30:.3g} GiB on each device and "
+        f"{limit / 2**30:.3g} are free; they run {size} at a time"
+    )
+    pieces = [group.replicas[start : start + size] for start in range(0, count, size)]
+    return [
+        part
+        for piece in pieces
+        for part in _fitting(Group(piece, group.numbers), problem_of, mesh, strategy, limit, say)
+    ]
+
+
+def _limit(memory_gib: float | None) -> float:
+    """Bytes to use of each device: nine tenths of what it has, if nothing is given."""
+    if memory_gib is not None:
+        return memory_gib * 2**30
+    facts = jax.local_devices()[0].memory_stats()
+    if facts and "bytes_limit" in facts:
+        return 0.9 * facts["bytes_limit"]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0.9 * host / jax.local_device_count()

@@ -1,0 +1,95 @@
+"""Grids, and the groups that share a program."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from modsync_jax import sweeps
+from modsync_jax.sweeps import _grid
+from modsync_jax.training import ConfigError
+
+
+def test_a_grid_is_read_with_the_types_of_its_settings():
+    text = "width=64,128; seed=0..3 ;learning_rate=1e-3,3e-4;loss_weights.boundary=1,10"
+    assert sweeps.parse(text) == {
+        "width": [64, 128],
+        "seed": [0, 1, 2, 3],
+        "learning_rate": [1e-3, 3e-4],
+        "loss_weights.boundary": [1.0, 10.0],
+    }
+    assert sweeps.parse("network=mlp,piratenet;factorized=true,false") == {
+        "network": ["mlp", "piratenet"],
+        "factorized": [True, False],
+    }
+    assert sweeps.parse("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    {
+        "widht=3": "unknown setting 'widht'; did you mean 'width'?",
+        "width": "'width' is not name=value,value",
+        "width=": "'width=' is not name=value",
+        "width=a": "width has the value 'a'; it takes whole numbers, or 0..31",
+        "beta=x": "beta has the value 'x'; it takes numbers",
+        "factorized=maybe": "it takes true or false",
+        "width=1;width=2": "width is given twice",
+        "method=adam": "give --methods=",
+        "loss_weights=1": "'loss_weights' must be one of its keys, loss_weights.NAME=",
+        "beta.x=1": "'beta.x' must be beta=",
+    }.items(),
+)
+def test_mistakes_in_a_grid_are_one_clear_line(text, message):
+    with pytest.raises(ConfigError, match=r"^grid: ") as error:
+        sweeps.parse(text)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "grid", "message"),
+    [
+        (["adam"], {"width": []}, "width needs values"),
+        (["adam", "adam"], {}, "method needs values, each once"),
+        (["adam"], {"seed": [1, 1]}, "seed needs values, each once"),
+        (["adam"], {"width": [0]}, "width is 0; it must be 1 or more"),
+        (["adma"], {}, "did you mean 'adam'"),
+    ],
+)
+def test_grids_that_can_not_be_run_are_an_error(methods, grid, message):
+    with pytest.raises(ConfigError, match=message):
+        sweeps.check(methods, grid, {})
+
+
+def test_replicas_are_the_product_and_know_all_their_settings():
+    grid = {"width": [8, 16], "loss_weights.boundary": [1.0, 2.0], "seed": range(2)}
+    found = _grid.replicas(["adam", "dcgd"], grid, {"depth": 3, "loss_weights": {"residual": 5.0}})
+    expected = list(itertools.product(["adam", "dcgd"], [8, 16], [1.0, 2.0], range(2)))
+    assert [tuple(replica.point.values()) for replica in found] == expected
+    for replica, (method, width, weight, seed) in zip(found, expected, strict=True):
+        config = replica.config
+        assert (config.method, config.width, config.seed, config.depth) == (method, width, seed, 3)
+        assert config.loss_weights == {"residual": 5.0, "boundary": weight}
+    assert len({replica.name for replica in found}) == len(found)
+
+
+def test_groups_share_all_that_is_not_a_number_and_the_largest_comes_first():
+    grid = {
+        "width": [8, 64],
+        "beta": [0.1, 0.3],
+        "seed": range(4),
+        "sampler": ["uniform", "low-discrepancy"],
+    }
+    found = _grid.replicas(["adam", "dcgd"], grid, {})
+    groups = _grid.groups(found)
+    assert len(groups) == 2 * 2 * 2
+    assert [group.config.width for group in groups] == [64] * 4 + [8] * 4
+    members = [replica.name for group in groups for replica in group.replicas]
+    assert sorted(members) == sorted(replica.name for replica in found)
+    for group in groups:
+        assert set(group.numbers) == {"beta", "seed"}
+        shared = {(r.config.method, r.config.width, r.config.sampler) for r in group.replicas}
+        assert len(shared) == 1
+        np.testing.assert_array_equal(group.values()["beta"], [0.1] * 4 + [0.3] * 4)
+        np.testing.assert_array_equal(group.values()["seed"], [0, 1, 2, 3] * 2)
+    assert len({group.folder for group in groups}) == len(groups)
