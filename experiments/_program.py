@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments import _hosts
 from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, TrainConfig
 
 FLAGS = flags.FLAGS
@@ -94,6 +95,15 @@ def define_replicas() -> None:
     flags.DEFINE_integer(
         "cpu_devices", 0, "devices that the CPU is, one thread each; 0: one for each core"
     )
+    flags.DEFINE_bool(
+        "distributed", False, "join the processes that SLURM, GKE, a TPU pod or MPI started"
+    )
+    flags.DEFINE_string("coordinator", "", "join others: host:port of process 0")
+    flags.DEFINE_integer("num_processes", None, "with coordinator: how many join", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "with coordinator: which this is, from 0")
+    flags.DEFINE_integer(
+        "join_timeout_seconds", 300, "how long to wait for all to join", lower_bound=1
+    )
 
 
 def replica_settings() -> dict[str, Any]:
@@ -147,11 +157,24 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
     jax.config.update("jax_enable_x64", dtype == "float64")
     if wanted == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    elif wanted != "auto" and jax.default_backend() != wanted:
+    if replicas:
+        _join()
+    if wanted not in ("auto", "cpu") and jax.default_backend() != wanted:
         say(
             f"warning: --platform={wanted} was asked for, but JAX found only "
             f"{jax.default_backend()}; going on there (is jax[{_EXTRAS[wanted]}] installed?)"
         )
+
+
+def _join() -> None:
+    given = (FLAGS.num_processes, FLAGS.process_id)
+    if (None in given) if FLAGS.coordinator else (given != (None, None)):
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id belong together; give all three, or "
+            "--distributed to let JAX find them"
+        )
+    if FLAGS.distributed or FLAGS.coordinator:
+        _hosts.join(FLAGS.coordinator, *given, FLAGS.join_timeout_seconds)
 
 
 def _add_xla_flag(flag: str) -> None:
@@ -177,17 +200,18 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors reach the user below
-        try:
-            main()
-        except Interrupted as stop:
-            say(str(stop))
-            sys.exit(130)
-        except NonFinite as failure:
-            say(str(failure))
-            sys.exit(1)
-        except (ConfigError, RunError) as mistake:
-            say(str(mistake))
-            sys.exit(2)
+        with _hosts.together():
+            try:
+                main()
+            except Interrupted as stop:
+                say(str(stop))
+                sys.exit(130)
+            except NonFinite as failure:
+                say(str(failure))
+                sys.exit(1)
+            except (ConfigError, RunError) as mistake:
+                say(str(mistake))
+                sys.exit(2)
 
     app.run(guarded, flags_parser=parse)
 

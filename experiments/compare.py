@@ -55,6 +55,8 @@ def main() -> None:
         **_program.replica_settings(),
         **shared,
     )
+    if not sweeps.is_primary():
+        return
     folders = {
         method: [folder / "runs" / row["replica"] for row in rows if row["method"] == method]
         for method in methods

@@ -54,6 +54,8 @@ def main() -> None:
         **_program.replica_settings(),
         **settings,
     )
+    if not sweeps.is_primary():
+        return
     head, *lines = reporting.as_table(reporting.configurations(rows))
     _program.show_table(f"{problem}: the best of {len(lines)} configurations", head, lines[:10])
     print(f"see {folder}/sweep.html")

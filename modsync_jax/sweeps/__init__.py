@@ -1,7 +1,8 @@
 """Sweeps: many replicas in one program, sharded over devices, in groups that share their shapes."""
 
 from modsync_jax.sweeps._grid import Grid, check, parse
+from modsync_jax.sweeps._hosts import is_primary
 from modsync_jax.sweeps._replicas import STRATEGIES
 from modsync_jax.sweeps._sweep import EXPORTS, sweep
 
-__all__ = ["EXPORTS", "STRATEGIES", "Grid", "check", "parse", "sweep"]
+__all__ = ["EXPORTS", "STRATEGIES", "Grid", "check", "is_primary", "parse", "sweep"]

@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from modsync_jax.problems import Problem
-from modsync_jax.sweeps import _replicas
+from modsync_jax.sweeps import _hosts, _replicas
 from modsync_jax.sweeps._grid import Group
 from modsync_jax.training import Interrupted, TrainConfig, _measure, _signals, _step
 from modsync_jax.training._folder import Row, RunFolder
@@ -81,7 +81,9 @@ class Trainer:
             )
             for name, column in values.items()
         }
-        self._own, self._common = self._references()
+        own, common = self._references()
+        self._own = jax.tree.map(self._padded, own)
+        self._common = _hosts.place(common, _replicas.everywhere(mesh))
         self._compiled: dict[Any, Any] = {}
 
     def start(self) -> Batch:
@@ -120,7 +122,8 @@ class Trainer:
             mapped = _replicas.over_replicas(self._evaluate, self.mesh, "map")
             call = jax.jit(lambda b, each, s: mapped((b, *each), s), donate_argnums=0)
             self._compiled["evaluate"] = call
-        each, shared = (self._numbers, self._own), (self._common, jnp.asarray(row))
+        index = _hosts.place(np.int32(row), _replicas.everywhere(self.mesh))
+        each, shared = (self._numbers, self._own), (self._common, index)
         return self._compiled["evaluate"](batch, each, shared)
 
     def _mapped(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -135,8 +138,8 @@ class Trainer:
 
     def _padded(self, values: Array) -> Array:
         """Values of all replicas; the last one again until all devices have as many."""
-        last = jnp.repeat(values[-1:], self._padding, axis=0)
-        return jax.device_put(jnp.concatenate([values, last]), _replicas.sharding(self.mesh))
+        whole = np.concatenate([values, np.repeat(values[-1:], self._padding, axis=0)])
+        return _hosts.place(whole, _replicas.sharding(self.mesh))
 
     def _references(self) -> tuple[PyTree, PyTree]:
         """Reference points and values by replica, if they differ, and for all; one is empty."""
@@ -144,7 +147,7 @@ class Trainer:
             return {}, _measure.references(self.problem, self.group.config)
         configs = [replica.config for replica in self.group.replicas]
         found = [_measure.references(self._problem_of(config), config) for config in configs]
-        return jax.tree.map(lambda *leaves: self._padded(jnp.stack(leaves)), *found), {}
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *found), {}
 
     def _program(self, numbers: Mapping[str, Array]) -> tuple[_step.Program, Any]:
         config = self.group.config.with_numbers(numbers)
@@ -215,24 +218,28 @@ def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show:
             with clock.measure((chunk.polish, steps), steps * len(replicas)):
                 batch = trainer.run(batch, chunk)
                 before, alive = alive, _alive(trainer, batch)
-            for index in np.flatnonzero(before & ~alive):
-                failure = _failure(trainer, _replica(batch.runs, int(index)))
+            for index, failure in _failures(trainer, batch, before & ~alive).items():
                 say(f"{replicas[index].name}: {failure}; the others go on")
             if chunk.evaluates:
                 batch = trainer.evaluate(batch, row[chunk.end])
-            if chunk.saves or stopped or not alive.any():
+            stop = _hosts.any_of(bool(stopped))
+            if chunk.saves or stop or not alive.any():
                 folder.save(chunk.end, batch)
             if chunk.evaluates:
                 show(chunk.end, _facts(batch, alive), clock.rate)
             if not alive.any():
                 break
-            if stopped and chunk.end < config.total_steps:
+            if stop and chunk.end < config.total_steps:
                 raise Interrupted(
                     f"stopped at step {chunk.end} of {config.total_steps} of "
                     f"{trainer.group.label}; go on with the same command and --resume"
                 )
-    host = jax.device_get(batch)
-    return [_outcome(trainer, i, _replica(host, i), clock) for i in range(len(replicas))]
+    failures = _failures(trainer, batch, ~alive)
+    host = _hosts.fetch(batch)
+    return [
+        _outcome(trainer, index, _replica(host, index), failures.get(index, ""), clock)
+        for index in range(len(replicas))
+    ]
 
 
 def _replica(tree: PyTree, index: int) -> PyTree:
@@ -240,12 +247,18 @@ def _replica(tree: PyTree, index: int) -> PyTree:
 
 
 def _alive(trainer: Trainer, batch: Batch) -> np.ndarray:
-    return np.asarray(batch.runs.healthy)[: len(trainer.group.replicas)]
+    return _hosts.fetch(batch.runs.healthy)[: len(trainer.group.replicas)]
 
 
-def _failure(trainer: Trainer, run: _step.TrainState) -> str:
+def _failures(trainer: Trainer, batch: Batch, dead: np.ndarray) -> dict[int, str]:
+    """What was not finite, by the index of a replica, of those that are `dead`, `[R]` bools."""
+    if not dead.any():
+        return {}
     names = sorted(trainer.problem.groups(trainer.group.config.objectives))
-    return _measure.what_broke(run, names)
+    steps, losses = _hosts.fetch((batch.runs.step, batch.runs.losses))
+    return {
+        int(i): _measure.what_broke(int(steps[i]), losses[i], names) for i in np.flatnonzero(dead)
+    }
 
 
 def _facts(batch: Batch, alive: np.ndarray) -> str:
@@ -256,7 +269,9 @@ def _facts(batch: Batch, alive: np.ndarray) -> str:
     return facts
 
 
-def _outcome(trainer: Trainer, index: int, batch: Batch, clock: _measure.Clock) -> Outcome:
+def _outcome(
+    trainer: Trainer, index: int, batch: Batch, failure: str, clock: _measure.Clock
+) -> Outcome:
     config, run = trainer.group.replicas[index].config, batch.runs
     written = np.isfinite(batch.metrics["step"])
     rows_ = [
@@ -264,4 +279,4 @@ def _outcome(trainer: Trainer, index: int, batch: Batch, clock: _measure.Clock) 
         for i in np.flatnonzero(written)
     ]
     result = _measure.summary(trainer.problem, config, rows_, run, clock)
-    return Outcome(result, "" if run.healthy else _failure(trainer, run), rows_, run)
+    return Outcome(result, failure, rows_, run)

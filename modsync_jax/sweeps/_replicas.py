@@ -109,6 +109,11 @@ def sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("replicas"))
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """How arrays that every device has whole lie on the devices."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def bytes_needed(compiled: Any) -> int:
     """Bytes that a compiled function takes on each device."""
     sizes = compiled.memory_analysis()

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from modsync_jax import reporting
 from modsync_jax.problems import Problem
-from modsync_jax.sweeps import _grid, _group, _replicas, _table
+from modsync_jax.sweeps import _grid, _group, _hosts, _replicas, _table
 from modsync_jax.sweeps._grid import Grid, Group, Replica
 from modsync_jax.training import ConfigError, Solution, TrainConfig, _loop
 from modsync_jax.training._folder import RunFolder
@@ -81,13 +81,16 @@ def sweep(
         mesh, strategy = _replicas.make_mesh(point_devices), _replicas.strategy_of(strategy)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    folder = RunFolder(output_dir, {"problem": spec, "settings": settings}, resume=resume)
+    identity = {"problem": spec, "settings": settings}
+    _check_same_everywhere({**identity, "replicas": [r.name for r in replicas], "export": export})
+    folder = _hosts.SharedFolder(output_dir, identity, resume=resume)
     store = _Store(folder, spec, problem, export)
     fixed = {name for name in grid or {} if not _may_be_traced(problem_of, replicas[0], name)}
-    waiting = _grid.groups([r for r in replicas if not store.holds(r)], fixed)
+    waiting = _grid.groups(store.missing(replicas), fixed)
     total = sum(len(group.replicas) * group.config.total_steps for group in waiting)
-    done, limit = 0, _limit(memory_gib)
-    with Meter(f"{spec}: {len(replicas)} replicas", total, enabled=progress) as meter:
+    done, limit = 0, _hosts.from_primary(partial(_limit, memory_gib))
+    shown = progress and _hosts.is_primary()
+    with Meter(f"{spec}: {len(replicas)} replicas", total, enabled=shown) as meter:
         for number, group in enumerate(waiting, 1):
             for trainer in _fitting(group, problem_of, mesh, strategy, limit, meter.line):
                 count = len(trainer.group.replicas)
@@ -99,9 +102,21 @@ def sweep(
                     store.keep(trainer, own, outcomes)
                 done += count * group.config.total_steps
     rows = _table.rows(replicas, store.results(replicas))
-    _table.write(folder, rows)
-    reporting.write_sweep(folder.path)
+    if _hosts.is_primary():
+        _table.write(folder, rows)
+        reporting.write_sweep(folder.path)
     return rows
+
+
+def _check_same_everywhere(arguments: Mapping[str, Any]) -> None:
+    told = _hosts.from_primary(lambda: arguments)
+    own = json.loads(json.dumps(arguments))
+    differing = [name for name in own if own[name] != told[name]]
+    if differing:
+        raise ConfigError(
+            f"this process was not given the {' and '.join(differing)} of process 0; start the "
+            "same command on every host"
+        )
 
 
 def _show(
@@ -122,11 +137,20 @@ class _Store:
         export: str,
     ) -> None:
         self._folder, self._spec, self._problem, self._export = folder, spec, problem, export
-        self._results: dict[str, dict[str, Any]] = {}
-        for path in sorted((folder.path / "groups").glob("*/results.json")):
-            self._results |= json.loads(path.read_text())
+        self._results: dict[str, dict[str, Any]] = _hosts.from_primary(self._read)
 
-    def holds(self, replica: Replica) -> bool:
+    def missing(self, replicas: Sequence[Replica]) -> list[Replica]:
+        """The replicas that are still to be trained."""
+        held = set(_hosts.from_primary(lambda: [r.name for r in replicas if self._holds(r)]))
+        return [replica for replica in replicas if replica.name not in held]
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        results: dict[str, dict[str, Any]] = {}
+        for path in sorted((self._folder.path / "groups").glob("*/results.json")):
+            results |= json.loads(path.read_text())
+        return results
+
+    def _holds(self, replica: Replica) -> bool:
         """Whether a replica is trained, and, where all runs are exported, its run is there."""
         run = self._folder.path / "runs" / replica.name
         there = any((run / name).exists() for name in ("result.json", "failed.txt"))
@@ -135,11 +159,11 @@ class _Store:
     def results(self, replicas: Sequence[Replica]) -> list[Mapping[str, Any]]:
         return [self._results[replica.name] for replica in replicas]
 
-    def open(self, group: Group) -> RunFolder:
+    def open(self, group: Group) -> _hosts.SharedFolder:
         """The folder of a group, which holds its checkpoints."""
         path = self._folder.path / "groups" / group.folder
         identity = {"replicas": [replica.name for replica in group.replicas]}
-        return RunFolder(path, identity, resume=(path / "config.json").exists())
+        return _hosts.SharedFolder(path, identity, resume=(path / "config.json").exists())
 
     def keep(
         self, trainer: _group.Trainer, folder: RunFolder, outcomes: Sequence[_group.Outcome]
@@ -149,6 +173,9 @@ class _Store:
             replica.name: {"result": dict(outcome.result), "failure": outcome.failure}
             for replica, outcome in zip(trainer.group.replicas, outcomes, strict=True)
         }
+        self._results |= results
+        if not _hosts.is_primary():
+            return
         good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
         best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
         for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
@@ -156,7 +183,6 @@ class _Store:
         columns, steps = _table.columns(outcomes)
         folder.write_arrays("metrics.npz", {"steps": steps, **columns})
         folder.write("results.json", results)
-        self._results |= results
 
     def _export_run(
         self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
@@ -220,7 +246,8 @@ def _fitting(
     trainer = _group.Trainer(group, problem_of, mesh, strategy)
     first = next(chunks(group.config))
     with jax.default_matmul_precision(group.config.matmul_precision):
-        needed = _replicas.bytes_needed(trainer.compiled(trainer.like(), first))
+        compiled = trainer.compiled(trainer.like(), first)
+    needed = _hosts.from_primary(partial(_replicas.bytes_needed, compiled))
     share, count = mesh.shape["replicas"], len(group.replicas)
     if needed <= limit or count <= share:
         return [trainer]

@@ -62,9 +62,22 @@ class RunFolder:
 
     @cached_property
     def _checkpoints(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        folder = (self.path / "checkpoints").absolute()
+        processes = ocp.options.MultiprocessingOptions(active_processes=self._writers)
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            multiprocessing_options=processes,
+        )
         with self._writing():
-            return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+            folder.mkdir(exist_ok=True)
+            return ocp.CheckpointManager(folder, options=options)
+
+    @property
+    def _writers(self) -> set[int] | None:
+        """Processes that take part in writing checkpoints: the one that has the folder."""
+        return {jax.process_index()}
 
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
         """The step of the newest whole checkpoint, if there is one.
@@ -75,7 +88,7 @@ class RunFolder:
         Raises:
           RunError: when there are checkpoints, and all of them are damaged.
         """
-        return _newest_whole(self.path, self._checkpoints, say)
+        return newest_whole(self.path, self._checkpoints, say)
 
     def save(self, step: int, state: Any) -> None:
         """Writes a checkpoint; an unfinished one is never taken for one."""
@@ -83,9 +96,12 @@ class RunFolder:
             return
         with self._writing():
             self._checkpoints.save(step, args=ocp.args.PyTreeSave(state), force=True)
-            steps = self._checkpoints.all_steps()
-            known = {**_checksums(self.path), str(step): _checksum(self.path, step)}
-            self.write(_CHECKSUMS, {s: known[s] for s in map(str, steps) if s in known})
+            self._note_checksum(step)
+
+    def _note_checksum(self, step: int) -> None:
+        steps = self._checkpoints.all_steps()
+        known = {**_checksums(self.path), str(step): _checksum(self.path, step)}
+        self.write(_CHECKSUMS, {s: known[s] for s in map(str, steps) if s in known})
 
     def restore(self, step: int, like: Any, *, resize: bool = False) -> Any:
         """Reads the checkpoint of `step`.
@@ -186,7 +202,7 @@ def read_best(path: str | os.PathLike) -> Any:
     """
     folder = (Path(path) / "checkpoints").absolute()
     manager = ocp.CheckpointManager(folder) if folder.exists() else None
-    step = None if manager is None else _newest_whole(Path(path), manager)
+    step = None if manager is None else newest_whole(Path(path), manager)
     if manager is None or step is None:
         raise RunError(f"{path} holds no checkpoint yet; let the run come to its first one")
     best = manager.restore(step, args=ocp.args.StandardRestore())["best_params"]
@@ -214,9 +230,10 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         raise RunError(f"{path / name} is not valid JSON ({error})") from None
 
 
-def _newest_whole(
+def newest_whole(
     path: Path, manager: ocp.CheckpointManager, say: Callable[[str], None] = lambda text: None
 ) -> int | None:
+    """The step of the newest checkpoint that is whole; see `RunFolder.latest`."""
     known, steps = _checksums(path), sorted(manager.all_steps(), reverse=True)
     for step in steps:
         # Without a checksum the process was killed between the two: the checkpoint is complete.

@@ -146,10 +146,8 @@ def _train(
                 folder.save(int(state.step), state)
             if not healthy:
                 kept = f"; the last good state is in {folder.path}" if folder is not None else ""
-                raise NonFinite(
-                    f"{_measure.what_broke(state, program.objectives)}{kept}; try a smaller "
-                    "learning_rate, or warmup_steps"
-                )
+                broke = _measure.what_broke(int(state.step), state.losses, program.objectives)
+                raise NonFinite(f"{broke}{kept}; try a smaller learning_rate, or warmup_steps")
             if stopped and chunk.end < config.total_steps:
                 raise Interrupted(_how_to_resume(chunk.end, config, folder))
     trained = state.best_params

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -153,12 +153,12 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
 
 
-def what_broke(state: TrainState, objectives: Sequence[str]) -> str:
-    """What was not finite in the step that a state has not taken."""
-    losses = zip(objectives, state.losses.tolist(), strict=True)
-    broken = [f"loss {name!r} is {loss}" for name, loss in losses if not np.isfinite(loss)]
+def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) -> str:
+    """What was not finite in a step, by its number and the losses in it."""
+    named = zip(objectives, map(float, losses), strict=True)
+    broken = [f"loss {name!r} is {loss}" for name, loss in named if not np.isfinite(loss)]
     what = " and ".join(broken) or "all losses are finite, but the update is not"
-    return f"step {int(state.step)}: {what}"
+    return f"step {step}: {what}"
 
 
 def versions() -> dict[str, str]:
