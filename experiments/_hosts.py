@@ -98,6 +98,14 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _who_died(said: str) -> str:
+    """Which process failed, from what JAX's runtime said."""
+    listed = re.findall(r"^(?:/job:\S*task:)?(\d+)$", said, re.MULTILINE)
+    if listed:
+        return f"process {' and '.join(sorted(set(listed), key=int))}"
+    return "process 0" if "leader task" in said else "another process"
+
+
 class _Ending:
     """One line instead of the stack trace with which JAX's runtime ends a process.
 
@@ -126,9 +134,7 @@ class _Ending:
             self._show()
             self._on_abort(number, None)  # the default: abort goes on
             return
-        died = re.findall(r"^(?:/job:\S*task:)?(\d+)$", said, re.MULTILINE)
-        who = f"process {' and '.join(died)}" if died else "process 0"
-        print(self.line.format(who=who), file=sys.stderr)
+        print(self.line.format(who=_who_died(said)), file=sys.stderr)
         _leave(1)
 
     def _show(self) -> None:

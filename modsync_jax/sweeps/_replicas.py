@@ -27,9 +27,16 @@ def make_mesh(point_devices: int = 1) -> Mesh:
 
     Raises:
       ValueError: when that does not divide the number of devices, or is more than 1 with a JAX
-        older than 0.7, which can not place arrays inside of `shard_map`.
+        older than 0.7, which can not place arrays inside of `shard_map`; or when the processes of
+        several hosts have not as many devices each.
     """
     devices = np.array(jax.devices())
+    own, processes = jax.local_device_count(), jax.process_count()
+    if own * processes != len(devices):
+        raise ValueError(
+            f"this process has {own} of {len(devices)} devices; each of the {processes} processes "
+            "must have as many (--cpu_devices sets how many on CPUs)"
+        )
     if point_devices > 1 and jax.__version_info__ < (0, 7):
         raise ValueError(
             f"point_devices is {point_devices}; sharing points needs JAX 0.7 or newer, this is "

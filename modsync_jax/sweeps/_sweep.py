@@ -109,13 +109,11 @@ def sweep(
 
 
 def _check_same_everywhere(arguments: Mapping[str, Any]) -> None:
-    told = _hosts.from_primary(lambda: arguments)
     own = json.loads(json.dumps(arguments))
-    differing = [name for name in own if own[name] != told[name]]
-    if differing:
+    if _hosts.any_of(own != _hosts.from_primary(lambda: own)):
         raise ConfigError(
-            f"this process was not given the {' and '.join(differing)} of process 0; start the "
-            "same command on every host"
+            "the processes were not all given the same problem, methods, grid and settings; start "
+            "the same command on every host"
         )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -195,12 +196,25 @@ def test_a_process_that_waits_in_vain_says_so(alone, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_processes_with_other_settings_do_not_start(tmp_path):
+@pytest.mark.parametrize(
+    ("different", "message"),
+    [
+        (["--width=9"], "the processes were not all given the same problem, methods, grid"),
+        (["--cpu_devices=3"], "this process has"),
+    ],
+)
+def test_processes_that_differ_do_not_start(different, message, tmp_path):
+    """One may end first, and the other because of it."""
     address = coordinator()
-    first = start(tmp_path, SHORT, *joined(0, address), devices=1)
-    other = start(tmp_path, SHORT, *joined(1, address), "--width=9", "--seed=7", devices=1)
-    kill(first)
-    other.communicate()
+    processes = [
+        start(tmp_path / "s", LONG, *joined(number, address), *more, devices=1)
+        for number, more in enumerate([[], different])
+    ]
+    said = [lines(process.communicate(timeout=300)[1]) for process in processes]
+    assert all(process.returncode in (1, 2) for process in processes), said
+    assert [len(text) for text in said] == [1, 1]
+    assert any(text[0].startswith(message) for text in said)
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.fixture
@@ -226,14 +240,35 @@ def test_a_full_disk_is_one_line_and_with_room_the_sweep_goes_on(long, small_dis
     folder, enlarge = small_disk
     out = folder / "s"
     (said,) = end(start(out, LONG, devices=2), code=2)
-    last = lines(said)[-1]
-    assert last.startswith(f"can't write to {out}") and "No space left on device" in last
-    assert "--resume" in last
+    assert_says_full(lines(said)[-1], out)
     kept = [path for path in checkpoints(out) if path.name.isdigit()]
     assert kept and not (out / "results.csv").exists()
     enlarge()
     end(start(out, LONG, "--resume", devices=2))
     assert_equal(long, finished(out), GROWN)
+
+
+def test_a_full_disk_ends_both_processes_with_a_line_each(long, small_disk):
+    """That it is full, or that the other one ended, which then said so."""
+    folder, enlarge = small_disk
+    out = folder / "s"
+    processes = start_two(out, LONG)
+    last = [lines(process.communicate(timeout=300)[1])[-1] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert 2 in codes and set(codes) <= {1, 2}
+    for code, line in zip(codes, last, strict=True):
+        if code == 2:
+            assert_says_full(line, out)
+        else:
+            assert "died or can't be reached" in line
+    enlarge()
+    end(*start_two(out, LONG, "--resume"))
+    assert_equal(long, finished(out), GROWN)
+
+
+def assert_says_full(line, out):
+    assert line.startswith(f"can't write to {out}") and line.endswith("with --resume")
+    assert "No space left on device" in line
 
 
 JUMPING = """
@@ -248,9 +283,13 @@ time.time_ns = lambda: now_ns() + int(next(jumps)) * 10**9
 def test_a_clock_that_jumps_changes_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    clock = [sys.executable, "-c", "import time; print(time.time() - time.time() < -80_000)"]
+    read = subprocess.run(clock, env={**ENVIRONMENT, **environment}, capture_output=True, text=True)
+    assert read.stdout == "True\n"
     (said,) = end(start(tmp_path / "a", SHORT, devices=2))
     (jumped,) = end(start(tmp_path / "b", SHORT, devices=2, environment=environment))
     assert_equal(finished(tmp_path / "a"), finished(tmp_path / "b"), 0)
     steps = [[line.partition("  group")[0] for line in lines(text)] for text in (said, jumped)]
     assert steps[0] == steps[1]
-    assert "-" not in jumped  # times left
+    rates = re.findall(r"(\S+) steps/s  (\S+) s left", jumped)
+    assert rates and all(float(rate) > 0 <= float(left) < 3600 for rate, left in rates)
