@@ -30,6 +30,9 @@ _RESUME = flags.DEFINE_bool("resume", False, "go on with the sweep in output_dir
 _EXPORT = flags.DEFINE_enum(
     "export", "best", sweeps.EXPORTS, "runs that get a folder with a report: the best of each group"
 )
+_HALVING = flags.DEFINE_integer(
+    "halving", 0, "successive halving: one of so many configurations goes on; 0 trains all"
+)
 flags.adopt_module_key_flags(_program)
 
 
@@ -50,6 +53,7 @@ def main() -> None:
         grid,
         output_dir=folder,
         resume=_RESUME.value,
+        halving=_HALVING.value,
         export=_EXPORT.value,
         **_program.replica_settings(),
         **settings,

@@ -30,6 +30,7 @@ class Configuration:
       point: what they share, by name of the grid; text as in the table.
       replicas: how many there are.
       failed: how many of them were not finite; they count no further.
+      stopped: the step after which halving stopped them; 0 if they came to the end.
       selected: what replicas are ranked by, the selected error, or loss without a reference.
       final: the same after the last step.
       rows: the rows of those that count.
@@ -38,6 +39,7 @@ class Configuration:
     point: Mapping[str, str]
     replicas: int
     failed: int
+    stopped: int
     selected: Spread
     final: Spread
     rows: Sequence[Mapping[str, str]]
@@ -68,22 +70,31 @@ def axes_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def configurations(rows: Sequence[Mapping[str, Any]]) -> list[Configuration]:
-    """The configurations of a sweep, the lowest geometric mean over seeds first."""
+    """The configurations of a sweep, the lowest geometric mean over seeds first.
+
+    Those that halving stopped come after all that went on.
+    """
     names = [name for name in axes_of(rows) if name != "seed"]
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         found.setdefault(tuple(str(row[name]) for name in names), []).append(row)
     made = []
     for values, members in found.items():
-        good = [row for row in members if row["status"] == "finished"]
+        good = [row for row in members if row["status"] != "not finite"]
         selected, final = (
             spread([float(row[_measure(rows, kind)]) for row in good])
             for kind in ("selected", "final")
         )
         point = dict(zip(names, values, strict=True))
         failed = len(members) - len(good)
-        made.append(Configuration(point, len(members), failed, selected, final, good))
-    return sorted(made, key=lambda c: math.inf if math.isnan(c.selected.mean) else c.selected.mean)
+        stopped = max((int(r["steps"]) for r in good if r["status"] == "stopped"), default=0)
+        made.append(Configuration(point, len(members), failed, stopped, selected, final, good))
+    return sorted(made, key=_rank)
+
+
+def _rank(found: Configuration) -> tuple[float, float]:
+    mean = found.selected.mean
+    return -found.stopped or -math.inf, math.inf if math.isnan(mean) else mean
 
 
 def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
@@ -91,7 +102,8 @@ def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
     lines = [[*ranked[0].point, "replicas", "selected", "final"]]
     for found in ranked:
         failed = f", {found.failed} not finite" if found.failed else ""
-        counts = f"{found.replicas}{failed}"
+        stopped = f", stopped at {found.stopped:,}" if found.stopped else ""
+        counts = f"{found.replicas}{failed}{stopped}"
         lines.append([*found.point.values(), counts, str(found.selected), str(found.final)])
     return lines
 
@@ -124,8 +136,10 @@ def write_sweep(folder: str | os.PathLike) -> Path:
     best = ranked[0]
     more = f"<p>The best {_SHOWN} of {len(ranked)}.</p>" if len(ranked) > _SHOWN else ""
     title = f"{config['problem']}: {best.name} is the best of {len(ranked)} configurations"
-    body = f"""<p>{len(rows)} networks. Geometric means over seeds, with the geometric standard
-deviation as a factor; every network is in <code>results.csv</code>.</p>
+    stopped = sum(row["status"] == "stopped" for row in rows)
+    early = f", {stopped} of them stopped early by successive halving, with the errors of then"
+    body = f"""<p>{len(rows)} networks{early if stopped else ""}. Geometric means over seeds,
+with the geometric standard deviation as a factor; every network is in <code>results.csv</code>.</p>
 <h2>{escape(_label(rows))}</h2>{more}
 {_report.table(as_table(ranked[:_SHOWN]))}
 <h2>Figures</h2>
@@ -175,7 +189,7 @@ def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figur
     if numeric:
         values.sort(key=float)
     place = {value: float(value) if numeric else i for i, value in enumerate(values)}
-    finished = [row for row in rows if row["status"] == "finished" and row[column]]
+    finished = [row for row in rows if row["status"] != "not finite" and row[column]]
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in finished if row["method"] == method]
         best = {}
@@ -231,13 +245,15 @@ def _curves(
 
 
 def _metrics(folder: Path, column: str) -> dict[str, tuple[NDArray, NDArray]]:
-    """Steps and a column of the metrics by replica."""
+    """Steps and a column of the metrics by replica, from the group that it was longest in."""
     found: dict[str, tuple[NDArray, NDArray]] = {}
-    for path in sorted((folder / "groups").glob("*/results.json")):
-        names = json.loads(path.read_text())
-        with np.load(path.with_name("metrics.npz")) as arrays:
+    for path in (folder / "groups").glob("*/metrics.npz"):
+        names = json.loads((path.parent / "config.json").read_text())["replicas"]
+        with np.load(path) as arrays:
             steps, values = arrays["steps"], arrays[column]
-        found |= {name: (steps, row) for name, row in zip(names, values, strict=True)}
+        for name, row in zip(names, values, strict=True):
+            if name not in found or len(steps) > len(found[name][0]):
+                found[name] = (steps, row)
     return found
 
 

@@ -21,6 +21,7 @@ from modsync_jax.training._schedule import Chunk, chunks, rows
 PyTree = Any
 ProblemOf = Callable[[TrainConfig], Problem]
 Show = Callable[[int, str, float], None]
+Inherit = Callable[["Batch"], "Batch | None"]
 
 
 class Batch(NamedTuple):
@@ -43,12 +44,15 @@ class Outcome:
     Attributes:
       result: as in `result.json`.
       failure: what was not finite and when; empty if nothing.
+      score: the lowest error on validation points, or loss without a reference; None after a
+        failure.
       rows: of its metrics.
       state: its last state, NumPy arrays.
     """
 
     result: Mapping[str, Any]
     failure: str
+    score: float | None
     rows: list[Row]
     state: _step.TrainState
 
@@ -90,6 +94,10 @@ class Trainer:
         """The state before the first step, its first row written."""
         init = self._mapped(self._init)
         return self.evaluate(jax.jit(init)((self._numbers, self._own), self._common), 0)
+
+    def place(self, rows_: Batch) -> Batch:
+        """A state of all replicas, NumPy arrays `[R, ...]`, on the devices."""
+        return jax.tree.map(self._padded, rows_)
 
     def like(self) -> Batch:
         """Shapes, dtypes and places of a state in training."""
@@ -186,7 +194,15 @@ class Trainer:
         return Batch(state, metrics)
 
 
-def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show: Show) -> Outcomes:
+def train(
+    trainer: Trainer,
+    folder: RunFolder,
+    say: Callable[[str], None],
+    show: Show,
+    *,
+    until: int | None = None,
+    inherit: Inherit = lambda like: None,
+) -> Outcomes:
     """Trains a group to its end, from its last checkpoint if there is one.
 
     Args:
@@ -194,6 +210,9 @@ def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show:
       folder: where its checkpoints are.
       say: gets a line for each replica that is not finite.
       show: gets, with each row, the steps done, facts for a reader, and replica-steps a second.
+      until: the step to stop after, a multiple of `eval_every`; None for the end.
+      inherit: from the structure of a state to what the replicas begin with where there is no
+        checkpoint, NumPy arrays `[R, ...]`; None if they begin anew.
 
     Returns:
       The outcome of each replica, in the group's order.
@@ -202,18 +221,21 @@ def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show:
       Interrupted: when the program was told to stop; the state is saved.
     """
     config, replicas = trainer.group.config, trainer.group.replicas
-    saved = folder.latest(say)
-    if saved is None:
-        batch = trainer.start()
-    else:
-        like = trainer.like()
-        like = like if saved <= config.steps else trainer.polishing(like)
+    done = folder.latest(say)
+    if done is not None:
+        like = trainer.like() if done <= config.steps else trainer.polishing(trainer.like())
         # Other devices may need other padding; replicas of zeros are not healthy and stay so.
-        batch = folder.restore(saved, like, resize=True)
+        batch = folder.restore(done, like, resize=True)
+    elif (begun := inherit(trainer.like())) is not None:
+        done, batch = int(begun.runs.step.max()), trainer.place(begun)
+    else:
+        done, batch = 0, trainer.start()
     clock, row = _measure.Clock(), {step: index for index, step in enumerate(rows(config))}
     alive = _alive(trainer, batch)
     with _signals.collected(say) as stopped:
-        for chunk in chunks(config, saved or 0):
+        for chunk in chunks(config, done):
+            if until is not None and chunk.start >= until:
+                break
             steps = chunk.end - chunk.start
             with clock.measure((chunk.polish, steps), steps * len(replicas)):
                 batch = trainer.run(batch, chunk)
@@ -223,7 +245,7 @@ def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show:
             if chunk.evaluates:
                 batch = trainer.evaluate(batch, row[chunk.end])
             stop = _hosts.any_of(bool(stopped))
-            if chunk.saves or stop or not alive.any():
+            if chunk.saves or stop or chunk.end == until or not alive.any():
                 folder.save(chunk.end, batch)
             if chunk.evaluates:
                 show(chunk.end, _facts(batch, alive), clock.rate)
@@ -237,13 +259,14 @@ def train(trainer: Trainer, folder: RunFolder, say: Callable[[str], None], show:
     failures = _failures(trainer, batch, ~alive)
     host = _hosts.fetch(batch)
     return [
-        _outcome(trainer, index, _replica(host, index), failures.get(index, ""), clock)
+        _outcome(trainer, index, member(host, index), failures.get(index, ""), clock)
         for index in range(len(replicas))
     ]
 
 
-def _replica(tree: PyTree, index: int) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf[index, ...], tree)  # an array, of no axes too
+def member(batch: PyTree, index: int) -> PyTree:
+    """One replica of arrays `[R, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[index, ...], batch)  # an array, of no axes too
 
 
 def _alive(trainer: Trainer, batch: Batch) -> np.ndarray:
@@ -279,4 +302,5 @@ def _outcome(
         for i in np.flatnonzero(written)
     ]
     result = _measure.summary(trainer.problem, config, rows_, run, clock)
-    return Outcome(result, failure, rows_, run)
+    score = None if failure else float(run.best_score)
+    return Outcome(result, failure, score, rows_, run)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,15 +11,12 @@ from jax.sharding import Mesh
 
 from modsync_jax import reporting
 from modsync_jax.problems import Problem
-from modsync_jax.sweeps import _grid, _group, _hosts, _replicas, _table
+from modsync_jax.sweeps import _grid, _group, _halving, _hosts, _replicas, _table
 from modsync_jax.sweeps._grid import Grid, Group, Replica
-from modsync_jax.training import ConfigError, Solution, TrainConfig, _loop
-from modsync_jax.training._folder import RunFolder
+from modsync_jax.sweeps._store import EXPORTS, Store
+from modsync_jax.training import ConfigError, TrainConfig, _loop
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._schedule import chunks
-from modsync_jax.transform import export as exported
-
-EXPORTS = ("none", "best", "all")
 
 
 def sweep(
@@ -33,6 +29,7 @@ def sweep(
     strategy: str = "auto",
     point_devices: int = 1,
     memory_gib: float | None = None,
+    halving: int = 0,
     export: str = "best",
     progress: bool = True,
     **settings: Any,
@@ -57,8 +54,11 @@ def sweep(
       point_devices: how many devices share the points of each replica.
       memory_gib: memory of each device to stay within, in GiB; what there is, if None. Groups that
         need more are split.
+      halving: η of successive halving (Jamieson & Talwalkar 2016): of the configurations, points of
+        the grid without their seeds, the best of η goes on at each of several steps, by the
+        geometric mean of their errors on validation points; 0 trains all to the end.
       export: whose runs get a folder like that of `solve`, in `runs/`: `none`, the `best` of each
-        group, or `all`.
+        group, or `all` that come to the end.
       progress: show progress on standard error.
       **settings: fields of `TrainConfig` that all replicas share.
 
@@ -71,6 +71,7 @@ def sweep(
       Interrupted: when the sweep was told to stop; its state is saved.
     """
     replicas = _grid.replicas(methods, grid or {}, settings)
+    rungs = _halving.rungs(replicas, halving)
     if export not in EXPORTS:
         raise ConfigError(f"export is {export!r}; it must be one of {', '.join(EXPORTS)}")
     spec = problem if isinstance(problem, str) else problem.name
@@ -82,25 +83,31 @@ def sweep(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     identity = {"problem": spec, "settings": settings}
-    _check_same_everywhere({**identity, "replicas": [r.name for r in replicas], "export": export})
+    asked = {"replicas": [r.name for r in replicas], "export": export, "halving": halving}
+    _check_same_everywhere({**identity, **asked})
     folder = _hosts.SharedFolder(output_dir, identity, resume=resume)
-    store = _Store(folder, spec, problem, export)
+    store = Store(folder, spec, problem, export)
     fixed = {name for name in grid or {} if not _may_be_traced(problem_of, replicas[0], name)}
-    waiting = _grid.groups(store.missing(replicas), fixed)
-    total = sum(len(group.replicas) * group.config.total_steps for group in waiting)
-    done, limit = 0, _hosts.from_primary(partial(_limit, memory_gib))
-    shown = progress and _hosts.is_primary()
-    with Meter(f"{spec}: {len(replicas)} replicas", total, enabled=shown) as meter:
-        for number, group in enumerate(waiting, 1):
-            for trainer in _fitting(group, problem_of, mesh, strategy, limit, meter.line):
-                count = len(trainer.group.replicas)
-                title = f"group {number}/{len(waiting)} {trainer.group.label}"
-                own = store.open(trainer.group)
-                with jax.default_matmul_precision(group.config.matmul_precision):
-                    show = partial(_show, meter, done, count, title)
-                    outcomes = _group.train(trainer, own, meter.line, show)
-                    store.keep(trainer, own, outcomes)
-                done += count * group.config.total_steps
+    limit = _hosts.from_primary(partial(_limit, memory_gib))
+    in_play, begin = replicas, 0
+    for stage in (*rungs, None):
+        waiting = _grid.groups(store.missing(in_play, stage), fixed)
+        steps = sum(len(g.replicas) * ((stage or g.config.total_steps) - begin) for g in waiting)
+        title = f"{spec}: {len(in_play)} replicas" + (f" to step {stage}" if stage else "")
+        done, shown = 0, progress and _hosts.is_primary()
+        with Meter(title, steps, enabled=shown) as meter:
+            for number, group in enumerate(waiting, 1):
+                for trainer in _fitting(group, problem_of, mesh, strategy, limit, meter.line):
+                    count = len(trainer.group.replicas)
+                    title = f"group {number}/{len(waiting)} {trainer.group.label}"
+                    show = partial(_show, meter, done - begin * count, count, title)
+                    with jax.default_matmul_precision(group.config.matmul_precision):
+                        store.train(trainer, stage, begin, meter.line, show)
+                    done += count * ((stage or group.config.total_steps) - begin)
+            if stage:
+                in_play = _halving.survivors(in_play, store.scores(in_play, stage), halving)
+                meter.line(f"after step {stage}, {len(in_play)} of {len(replicas)} replicas go on")
+        begin = stage or begin
     rows = _table.rows(replicas, store.results(replicas))
     if _hosts.is_primary():
         _table.write(folder, rows)
@@ -122,87 +129,6 @@ def _show(
 ) -> None:
     """Shows a group of `count` replicas after `step`; rates are of replica-steps."""
     meter.facts(before + step * count, f"{title}  {facts}", rate)
-
-
-class _Store:
-    """The files of a sweep: a folder for each group, results by replica, exported runs."""
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        spec: str,
-        problem: Problem | str,
-        export: str,
-    ) -> None:
-        self._folder, self._spec, self._problem, self._export = folder, spec, problem, export
-        self._results: dict[str, dict[str, Any]] = _hosts.from_primary(self._read)
-
-    def missing(self, replicas: Sequence[Replica]) -> list[Replica]:
-        """The replicas that are still to be trained."""
-        held = set(_hosts.from_primary(lambda: [r.name for r in replicas if self._holds(r)]))
-        return [replica for replica in replicas if replica.name not in held]
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        results: dict[str, dict[str, Any]] = {}
-        for path in sorted((self._folder.path / "groups").glob("*/results.json")):
-            results |= json.loads(path.read_text())
-        return results
-
-    def _holds(self, replica: Replica) -> bool:
-        """Whether a replica is trained, and, where all runs are exported, its run is there."""
-        run = self._folder.path / "runs" / replica.name
-        there = any((run / name).exists() for name in ("result.json", "failed.txt"))
-        return replica.name in self._results and (there or self._export != "all")
-
-    def results(self, replicas: Sequence[Replica]) -> list[Mapping[str, Any]]:
-        return [self._results[replica.name] for replica in replicas]
-
-    def open(self, group: Group) -> _hosts.SharedFolder:
-        """The folder of a group, which holds its checkpoints."""
-        path = self._folder.path / "groups" / group.folder
-        identity = {"replicas": [replica.name for replica in group.replicas]}
-        return _hosts.SharedFolder(path, identity, resume=(path / "config.json").exists())
-
-    def keep(
-        self, trainer: _group.Trainer, folder: RunFolder, outcomes: Sequence[_group.Outcome]
-    ) -> None:
-        """Writes what became of a group; after this its replicas count as trained."""
-        results = {
-            replica.name: {"result": dict(outcome.result), "failure": outcome.failure}
-            for replica, outcome in zip(trainer.group.replicas, outcomes, strict=True)
-        }
-        self._results |= results
-        if not _hosts.is_primary():
-            return
-        good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
-        best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
-        for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
-            self._export_run(trainer, trainer.group.replicas[index], outcomes[index])
-        columns, steps = _table.columns(outcomes)
-        folder.write_arrays("metrics.npz", {"steps": steps, **columns})
-        folder.write("results.json", results)
-
-    def _export_run(
-        self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
-    ) -> None:
-        """Writes the run of a replica as `solve` would have."""
-        path = self._folder.path / "runs" / replica.name
-        shutil.rmtree(path, ignore_errors=True)
-        problem, config = _loop.problem_of(self._problem, replica.config)
-        identity = _loop.identity_of(self._spec, problem, config, trainer.network)
-        run = RunFolder(path, identity, resume=False)
-        for row in outcome.rows:
-            run.append(row)
-        run.save(int(outcome.state.step), outcome.state)
-        if outcome.failure:
-            run.write_text("failed.txt", outcome.failure + "\n")
-            return
-        best = outcome.state.best_params
-        solution = Solution(
-            trainer.network, problem.coordinates, exported(best), best, outcome.result, outcome.rows
-        )
-        _loop.finish(run, problem, solution, identity)
-        reporting.write_report(path)
 
 
 def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:

@@ -25,7 +25,7 @@ def selected(result: Mapping[str, Any]) -> float:
 def rows(replicas: Sequence[Replica], results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A row for each replica, the grid's columns first."""
     return [
-        {**replica.point, **_row(replica.name, kept["result"], kept["failure"])}
+        {**replica.point, **_row(replica, kept["result"], kept["failure"])}
         for replica, kept in zip(replicas, results, strict=True)
     ]
 
@@ -59,9 +59,11 @@ def write(folder: RunFolder, table: Sequence[Row]) -> None:
     folder.write_bytes("results.parquet", buffer.getvalue())
 
 
-def _row(name: str, result: Mapping[str, Any], failure: str) -> Row:
-    status = "not finite" if failure else "finished"
-    row: Row = {"status": status, "failure": failure, "replica": name}
+def _row(replica: Replica, result: Mapping[str, Any], failure: str) -> Row:
+    ended = result["steps"] == replica.config.total_steps
+    status = "not finite" if failure else "finished" if ended else "stopped"
+    row: Row = {"status": status, "failure": failure, "replica": replica.name}
+    row["steps"] = result["steps"]
     errors = result["errors"]
     if errors:
         row |= {kind: errors["relative_l2"][kind] for kind in ERRORS}

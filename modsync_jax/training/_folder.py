@@ -209,6 +209,21 @@ def read_best(path: str | os.PathLike) -> Any:
     return ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
 
 
+def holds_checkpoint(path: str | os.PathLike, step: int) -> bool:
+    """Whether a folder has the checkpoint of `step`, and it is not damaged."""
+    there = (Path(path) / "checkpoints" / str(step)).is_dir()
+    return there and _checksums(Path(path)).get(str(step)) == _checksum(Path(path), step)
+
+
+def read_checkpoint(path: str | os.PathLike, step: int, like: Any) -> Any:
+    """The state in the checkpoint of `step`, NumPy arrays, of the structure of `like`."""
+    own = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=own)
+    manager = ocp.CheckpointManager((Path(path) / "checkpoints").absolute(), options=options)
+    how = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    return manager.restore(step, args=ocp.args.PyTreeRestore(like, restore_args=how))
+
+
 def read_metrics(path: str | os.PathLike) -> list[Row]:
     """The complete rows of a run's `metrics.csv`, numbers as floats; empty if there is none."""
     rows = csv.DictReader(_whole_lines(path))

@@ -116,7 +116,7 @@ def summary(
         "problem": problem.name,
         "method": config.method,
         "seed": config.seed,
-        "steps": config.total_steps,
+        "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(plain)),
         "selected_step": best,
         "loss": {"selected": selected["loss"], "final": final["loss"]},

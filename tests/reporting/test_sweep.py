@@ -30,6 +30,7 @@ def folder(tmp_path):
                     {
                         "method": method, "width": width, "seed": seed,
                         "status": "not finite" if failed else "finished",
+                        "steps": 100,
                         "failure": "step 3" if failed else "", "replica": name,
                         "selected": value, "final": 2 * value, "loss_selected": 1.0,
                     }
@@ -43,7 +44,7 @@ def folder(tmp_path):
     for (method, width), values in groups.items():
         path = tmp_path / "groups" / f"{method}-{width}"
         path.mkdir(parents=True)
-        (path / "results.json").write_text(json.dumps({name: {} for name in values}))
+        (path / "config.json").write_text(json.dumps({"replicas": list(values)}))
         curves = np.array([[1.0, 0.5, value] for value in values.values()])
         np.savez(path / "metrics.npz", **{"steps": STEPS, "test/relative_l2": curves})
     return tmp_path
