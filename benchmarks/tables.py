@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 
+from modsync_jax import reporting
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods"))
@@ -26,7 +28,7 @@ PUBLISHED = {
 
 def accuracy(name: str, content: dict) -> list[list[str]]:
     """A row per problem and method: geometric means, with their spread as a factor."""
-    kinds = ("selected", "smallest", "final", "median_of_last_ten")
+    kinds = reporting.ERROR_KINDS
     head = ["problem", "method", "seeds", *(kind.replace("_", " ") for kind in kinds)]
     published = any(key[0] == name for key in PUBLISHED)
     rows = [head + ["published"] * published]
