@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax.aggregators import _base, _cosines
+from modsync_jax.aggregators import _base
 
 
 def _dropped(part: _base.Part, *, key: Array) -> _base.Part:
     def drop(leaf: Array, key: Array) -> Array:
         g = leaf.astype(jnp.result_type(leaf, jnp.float32))
-        purity = 0.5 * (1.0 + g.sum(0) * _cosines.reciprocal(jnp.abs(g).sum(0)))
-        positive = jax.random.uniform(key, purity.shape, purity.dtype) < purity
-        return jnp.where(positive, jnp.maximum(g, 0.0), jnp.minimum(g, 0.0)).sum(0)
+        # Row by row: XLA's CPU code for sums over a leading axis is twenty times slower.
+        up, down = sum(jnp.maximum(row, 0.0) for row in g), sum(jnp.minimum(row, 0.0) for row in g)
+        draw = jax.random.uniform(key, g.shape[1:], g.dtype)
+        return jnp.where(draw * (up - down) < up, up, down)
 
     keys = jax.random.split(key, len(part))
     return {i: drop(g, k).astype(g.dtype) for (i, g), k in zip(part.items(), keys, strict=True)}

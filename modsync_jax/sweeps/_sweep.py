@@ -76,7 +76,7 @@ def sweep(
         raise ConfigError(f"export is {export!r}; it must be one of {', '.join(EXPORTS)}")
     spec = problem if isinstance(problem, str) else problem.name
     problem_of = partial(_problem_of, problem)
-    for config in {_kind(replica.config): replica.config for replica in replicas}.values():
+    for config in {_fit(replica.config): replica.config for replica in replicas}.values():
         _loop.check_fits(problem_of(config), config)
     try:
         mesh, strategy = _replicas.make_mesh(point_devices), _replicas.strategy_of(strategy)
@@ -89,25 +89,16 @@ def sweep(
     store = Store(folder, spec, problem, export)
     fixed = {name for name in grid or {} if not _may_be_traced(problem_of, replicas[0], name)}
     limit = _hosts.from_primary(partial(_limit, memory_gib))
+    fit = partial(_fitting, problem_of=problem_of, mesh=mesh, strategy=strategy, limit=limit)
+    shown = progress and _hosts.is_primary()
     in_play, begin = replicas, 0
     for stage in (*rungs, None):
         waiting = _grid.groups(store.missing(in_play, stage), fixed)
-        steps = sum(len(g.replicas) * ((stage or g.config.total_steps) - begin) for g in waiting)
         title = f"{spec}: {len(in_play)} replicas" + (f" to step {stage}" if stage else "")
-        done, shown = 0, progress and _hosts.is_primary()
-        with Meter(title, steps, enabled=shown) as meter:
-            for number, group in enumerate(waiting, 1):
-                for trainer in _fitting(group, problem_of, mesh, strategy, limit, meter.line):
-                    count = len(trainer.group.replicas)
-                    title = f"group {number}/{len(waiting)} {trainer.group.label}"
-                    show = partial(_show, meter, done - begin * count, count, title)
-                    with jax.default_matmul_precision(group.config.matmul_precision):
-                        store.train(trainer, stage, begin, meter.line, show)
-                    done += count * ((stage or group.config.total_steps) - begin)
-            if stage:
-                in_play = _halving.survivors(in_play, store.scores(in_play, stage), halving)
-                meter.line(f"after step {stage}, {len(in_play)} of {len(replicas)} replicas go on")
-        begin = stage or begin
+        _train(waiting, fit, store, begin, stage, title, shown)
+        if stage:
+            in_play = _halving.survivors(in_play, store.scores(in_play, stage), halving)
+            begin = stage
     rows = _table.rows(replicas, store.results(replicas))
     if _hosts.is_primary():
         _table.write(folder, rows)
@@ -124,6 +115,32 @@ def _check_same_everywhere(arguments: Mapping[str, Any]) -> None:
         )
 
 
+def _train(
+    groups: Sequence[Group],
+    fit: Callable[..., list[_group.Trainer]],
+    store: Store,
+    begin: int,
+    stage: int | None,
+    title: str,
+    shown: bool,
+) -> None:
+    """Trains groups in turn, from step `begin` to a stage."""
+
+    def steps(group: Group) -> int:
+        return len(group.replicas) * ((stage or group.config.total_steps) - begin)
+
+    done, total = 0, sum(map(steps, groups))
+    with Meter(title, total, enabled=shown) as meter:
+        for number, group in enumerate(groups, 1):
+            for trainer in fit(group, say=meter.line):
+                count = len(trainer.group.replicas)
+                name = f"group {number}/{len(groups)} {trainer.group.label}"
+                show = partial(_show, meter, done - begin * count, count, name)
+                with jax.default_matmul_precision(group.config.matmul_precision):
+                    store.train(trainer, stage, begin, meter.line, show)
+                done += steps(trainer.group)
+
+
 def _show(
     meter: Meter, before: int, count: int, title: str, step: int, facts: str, rate: float
 ) -> None:
@@ -135,7 +152,7 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
     return _loop.problem_of(problem, config)[0]
 
 
-def _kind(config: TrainConfig) -> str:
+def _fit(config: TrainConfig) -> str:
     """What decides whether settings fit a problem."""
     return json.dumps([config.coefficients, config.loss_weights, config.points, config.periods])
 
