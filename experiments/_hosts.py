@@ -20,7 +20,10 @@ from jax.experimental import multihost_utils
 from modsync_jax.training import ConfigError
 
 # After this silence of a process, JAX's runtime takes it for dead and ends the others.
-_HEARTBEAT_SECONDS = 30
+_ADJUSTABLE = (
+    "heartbeat_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters
+)
+_SILENCE_SECONDS = 30 if _ADJUSTABLE else 100
 _INTERRUPTED = 130
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
@@ -44,17 +47,14 @@ def join(
         "join, and not all did; see that each is started and reaches process 0, or give them "
         "longer with --join_timeout_seconds"
     )
-    # Older JAX has no argument for it; there the silence is 100 s.
-    known = inspect.signature(jax.distributed.initialize).parameters
-    name = "heartbeat_timeout_seconds"
-    heartbeat: Any = {name: _HEARTBEAT_SECONDS} if name in known else {}
+    silence: Any = {"heartbeat_timeout_seconds": _SILENCE_SECONDS} if _ADJUSTABLE else {}
     try:
         jax.distributed.initialize(
             coordinator or None,
             num_processes,
             process_id,
             initialization_timeout=timeout_seconds,
-            **heartbeat,
+            **silence,
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
@@ -87,7 +87,7 @@ def together() -> Iterator[None]:
     except Exception:
         if not jax.distributed.is_initialized():
             raise
-        time.sleep(_HEARTBEAT_SECONDS + 5)  # if another process died, this one ends in here
+        time.sleep(_SILENCE_SECONDS + 10)  # if another process died, this one ends in here
         traceback.print_exc()
         _leave(1)
 

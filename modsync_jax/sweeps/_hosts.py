@@ -33,7 +33,8 @@ def from_primary(value: Callable[[], Any]) -> Any:
     text = json.dumps(value()).encode() if is_primary() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.frombuffer(text.ljust(size), np.uint8)
-    return json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))
+    received = multihost_utils.broadcast_one_to_all(padded)
+    return json.loads(received.astype(np.uint8).tobytes())  # older JAX sends wider integers
 
 
 def any_of(flag: bool) -> bool:

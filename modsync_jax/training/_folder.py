@@ -63,7 +63,10 @@ class RunFolder:
     @cached_property
     def _checkpoints(self) -> ocp.CheckpointManager:
         folder = (self.path / "checkpoints").absolute()
-        processes = ocp.options.MultiprocessingOptions(active_processes=self._writers)
+        processes = ocp.options.MultiprocessingOptions(
+            active_processes=self._writers,
+            barrier_sync_key_prefix=str(self.path),  # names of barriers are for all
+        )
         options = ocp.CheckpointManagerOptions(
             create=False,
             max_to_keep=2,

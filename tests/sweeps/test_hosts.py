@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +31,8 @@ LONG = [
 ]  # fmt: skip
 # Of 200 float64 steps; after 4000, rounding has grown to less than the second.
 ROUNDING, GROWN = 1e-9, 1e-6
+# Older JAX takes 100 s to notice.
+ADJUSTABLE = "heartbeat_timeout_seconds" in signature(jax.distributed.initialize).parameters
 pytestmark = pytest.mark.faults
 
 
@@ -144,7 +148,7 @@ def test_when_one_process_is_killed_the_other_ends_and_one_process_goes_on(victi
     kill(processes[victim])
     killed = time.monotonic()
     (said,) = end(processes[1 - victim], code=1)
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < (60 if ADJUSTABLE else 120)
     assert lines(said)[-1] == (
         f"process {1 - victim} of 2 ends: process {victim} died or can't be reached; see what it "
         "said, then go on with the same command and --resume"
