@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -76,9 +76,7 @@ class Trainer:
         self._padding = -len(group.replicas) % share
         values = {"seed": np.array([r.config.seed for r in group.replicas]), **group.values()}
         self._numbers = {
-            name: self._padded(
-                jnp.asarray(column, jnp.uint32 if name == "seed" else group.config.dtype)
-            )
+            name: self._padded(column.astype("uint32" if name == "seed" else group.config.dtype))
             for name, column in values.items()
         }
         self._own, self._common = self._references()
@@ -87,7 +85,7 @@ class Trainer:
     def start(self) -> Batch:
         """The state before the first step, its first row written."""
         init = self._mapped(self._init)
-        return self.evaluate(jax.jit(init)((self._numbers, self._own), self._common), 0)
+        return self.evaluate(jax.jit(init)(self._on_devices, self._common), 0)
 
     def like(self) -> Batch:
         """Shapes, dtypes and places of a state in training."""
@@ -96,21 +94,27 @@ class Trainer:
 
     def polishing(self, like: Batch) -> Batch:
         """The same of a state in the polish."""
-        return self._placed(jax.eval_shape(self._mapped(self._start_polish), self._each(like), ()))
+        each = (like, self._numbers, self._own)
+        return self._placed(jax.eval_shape(self._mapped(self._start_polish), each, ()))
 
     def run(self, batch: Batch, chunk: Chunk) -> Batch:
         """Takes the steps of a chunk; `batch` is given up."""
         if chunk.start == self.group.config.steps:
-            batch = jax.jit(self._mapped(self._start_polish))(self._each(batch), ())
-        return self.compiled(batch, chunk)(batch, (self._numbers, self._own))
+            each = (batch, *self._on_devices)
+            batch = jax.jit(self._mapped(self._start_polish))(each, ())
+        return self.compiled(batch, chunk)(batch, self._on_devices)
 
     def compiled(self, like: Batch, chunk: Chunk) -> Any:
-        """What `run` calls for a chunk, compiled for arrays like these."""
+        """What `run` calls for a chunk, compiled for arrays like these.
+
+        The mesh's devices may be a description (`jax.experimental.topologies`): nothing is placed.
+        """
         key = (chunk.polish, chunk.end - chunk.start)
         if key not in self._compiled:
             mapped = self._mapped(partial(self._advance, *key))
             call = jax.jit(lambda b, each: mapped((b, *each), ()), donate_argnums=0)
-            self._compiled[key] = call.lower(like, (self._numbers, self._own)).compile()
+            each = self._placed((self._numbers, self._own))
+            self._compiled[key] = call.lower(like, each).compile()
         return self._compiled[key]
 
     def evaluate(self, batch: Batch, row: int) -> Batch:
@@ -120,23 +124,24 @@ class Trainer:
             mapped = _replicas.over_replicas(self._evaluate, self.mesh, "map")
             call = jax.jit(lambda b, each, s: mapped((b, *each), s), donate_argnums=0)
             self._compiled["evaluate"] = call
-        each, shared = (self._numbers, self._own), (self._common, jnp.asarray(row))
-        return self._compiled["evaluate"](batch, each, shared)
+        shared = (self._common, jnp.asarray(row))
+        return self._compiled["evaluate"](batch, self._on_devices, shared)
 
     def _mapped(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         return _replicas.over_replicas(function, self.mesh, self.strategy)
 
-    def _each(self, batch: Batch) -> tuple:
-        return (batch, self._numbers, self._own)
+    @cached_property
+    def _on_devices(self) -> tuple[PyTree, PyTree]:
+        """Numbers and references of the replicas, which nothing but running needs to be there."""
+        return jax.device_put((self._numbers, self._own), _replicas.sharding(self.mesh))
 
-    def _placed(self, like: Batch) -> Batch:
+    def _placed(self, like: PyTree) -> PyTree:
         placed = partial(jax.ShapeDtypeStruct, sharding=_replicas.sharding(self.mesh))
         return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), like)
 
-    def _padded(self, values: Array) -> Array:
+    def _padded(self, values: np.ndarray) -> np.ndarray:
         """Values of all replicas; the last one again until all devices have as many."""
-        last = jnp.repeat(values[-1:], self._padding, axis=0)
-        return jax.device_put(jnp.concatenate([values, last]), _replicas.sharding(self.mesh))
+        return np.concatenate([values, np.repeat(values[-1:], self._padding, axis=0)])
 
     def _references(self) -> tuple[PyTree, PyTree]:
         """Reference points and values by replica, if they differ, and for all; one is empty."""
@@ -144,7 +149,7 @@ class Trainer:
             return {}, _measure.references(self.problem, self.group.config)
         configs = [replica.config for replica in self.group.replicas]
         found = [_measure.references(self._problem_of(config), config) for config in configs]
-        return jax.tree.map(lambda *leaves: self._padded(jnp.stack(leaves)), *found), {}
+        return jax.tree.map(lambda *leaves: self._padded(np.stack(leaves)), *found), {}
 
     def _program(self, numbers: Mapping[str, Array]) -> tuple[_step.Program, Any]:
         config = self.group.config.with_numbers(numbers)
