@@ -84,7 +84,7 @@ def state(depth: int, width: int, *, masked: bool = True, lane: int = 1) -> int:
     """
     trained = weights(depth, width, lane) + masked * thresholds(depth, width, lane)
     columns = 11 + masked * (1 + (1 + OBJECTIVES) * (depth + 1))
-    return FLOAT * (4 * trained + METRICS_ROWS * columns)
+    return FLOAT * (4 * trained + columns * _up(METRICS_ROWS, lane))
 
 
 def work(depth: int, width: int, points: int = step_time.RESIDUAL) -> int:

@@ -41,6 +41,11 @@ from modsync_jax.training import _folder, _measure, _schedule
 RESULTS = Path(__file__).parent / "results"
 METHOD = "modsync+dcgd"
 TOPOLOGY = "v5e:16x16"
+ASKED = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-256",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 # Depth, width, networks, devices that share the points of one: one to forty networks on a chip.
 PODS = [
     *((3, 50, count, 1) for count in (256, 1024, 4096, 10240)),
@@ -61,8 +66,9 @@ def tpu_mesh(point_devices: int = 1) -> Mesh:
     """A pod that is only described: programs are compiled for it on this machine."""
     from jax.experimental import topologies
 
-    # Nothing is asked of a cloud's metadata server, which machines elsewhere do not reach.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # What libtpu would ask of a cloud's metadata server, which machines elsewhere do not reach.
+    for name, value in ASKED.items():
+        os.environ.setdefault(name, value)
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
     return Mesh(np.array(devices).reshape(-1, point_devices), ("replicas", "points"))
 
@@ -199,8 +205,8 @@ def host() -> Row:
 
 def files(mesh: Mesh, depth: int, width: int, replicas: int) -> Row:
     """Bytes of a checkpoint, and seconds of all that is done with the state, for each network."""
-    made = trainer(depth, width, replicas, mesh, "map")
-    state = made.start()
+    made = trainer(depth, width, replicas, mesh, "map", chunk=1)
+    state = made.run(made.start(), next(_schedule.chunks(made.group.config)))
     # As after the last step: every row of the metrics is there, here the first again.
     full = {name: jnp.repeat(c[:, :1], c.shape[1], 1) for name, c in state.metrics.items()}
     state = jax.block_until_ready(state._replace(metrics=full))
