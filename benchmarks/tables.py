@@ -82,7 +82,9 @@ def memory(name: str, content: dict) -> list[list[str]]:
 
 
 def _checked(row: dict, name: str, unit: float) -> str:
-    return f"{row[name] / unit:,.4g} ({row[f'{name}_of_model']:.2f})"
+    value = row[name] / unit
+    figure = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{figure} ({row[f'{name}_of_model']:.2f})"
 
 
 Cells = Mapping[str, Callable[[dict], str]]
@@ -96,6 +98,7 @@ SCALING: Mapping[str, Cells] = {
         "of GEMM (95%)": lambda row: "{:.0%} ({:.0%}–{:.0%})".format(
             row["share_of_gemm"], *row["share_of_gemm_95"]
         ),
+        "ms a step": lambda row: f"{row['milliseconds']:.2f}",
     },
     "scaling_tpu": {
         "size": lambda row: row["size"],
