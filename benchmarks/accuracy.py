@@ -155,7 +155,7 @@ def table(results: list[dict]) -> list[dict]:
             "seeds": len(group),
             "failed": len(group) - len(good),
         }
-        for kind in ("selected", "smallest", "final", "median_of_last_ten"):
+        for kind in reporting.ERROR_KINDS:
             of_seeds = reporting.spread([r["errors"]["relative_l2"][kind] for r in good])
             row[kind], row[f"{kind}_spread"] = of_seeds.mean, of_seeds.factor
         rows.append(row)
@@ -163,7 +163,7 @@ def table(results: list[dict]) -> list[dict]:
 
 
 def show(rows: list[dict]) -> None:
-    kinds = ("selected", "smallest", "final", "median_of_last_ten")
+    kinds = reporting.ERROR_KINDS
     print(f"{'problem':16}{'method':28}{'seeds':>6}" + "".join(f"{k:>22}" for k in kinds))
     for row in rows:
         cells = "".join(f"{row[k]:>13.2e} ×/÷{row[f'{k}_spread']:5.2f}" for k in kinds)

@@ -225,18 +225,8 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
-def measure(
-    study: Study, depth: int, width: int, chosen: list[str], rounds: int, with_torch: bool
-) -> list[dict]:
-    """One row for each method at one size."""
-    runs: dict[str, Run] = {}
-    compiled = {}
-    for name in chosen:
-        runs[name], compiled[name] = ours(name, study, depth, width)
-    if study.peers:
-        runs["plain jax (adam)"] = plain_jax(depth, width)
-    if with_torch:
-        runs["pytorch conflictfree"] = pytorch(depth, width)
+def seconds_per_step(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of every run in every round."""
     counts = {}
     for name, run in runs.items():  # so many steps that a turn takes 0.15 s or a little more
         run(2)
@@ -252,6 +242,22 @@ def measure(
             start = time.perf_counter()
             runs[name](counts[name])
             times[name].append((time.perf_counter() - start) / counts[name])
+    return times
+
+
+def measure(
+    study: Study, depth: int, width: int, chosen: list[str], rounds: int, with_torch: bool
+) -> list[dict]:
+    """One row for each method at one size."""
+    runs: dict[str, Run] = {}
+    compiled = {}
+    for name in chosen:
+        runs[name], compiled[name] = ours(name, study, depth, width)
+    if study.peers:
+        runs["plain jax (adam)"] = plain_jax(depth, width)
+    if with_torch:
+        runs["pytorch conflictfree"] = pytorch(depth, width)
+    times = seconds_per_step(runs, rounds)
     rows = []
     for name in runs:
         ratio = interval([t / a for t, a in zip(times[name], times["adam"], strict=True)])

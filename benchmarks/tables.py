@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from modsync_jax import reporting
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods", "scaling"))
@@ -27,7 +29,7 @@ PUBLISHED = {
 
 def accuracy(name: str, content: dict) -> list[list[str]]:
     """A row per problem and method: geometric means, with their spread as a factor."""
-    kinds = ("selected", "smallest", "final", "median_of_last_ten")
+    kinds = reporting.ERROR_KINDS
     head = ["problem", "method", "seeds", *(kind.replace("_", " ") for kind in kinds)]
     published = any(key[0] == name for key in PUBLISHED)
     rows = [head + ["published"] * published]
@@ -153,7 +155,40 @@ def scaling(name: str, content: dict) -> list[list[str]]:
     return [[*cells], *([cell(row) for cell in cells.values()] for row in content["rows"])]
 
 
-KINDS = {"step_time": step_time, "memory": memory, "accuracy": accuracy, "scaling": scaling}
+def objectives(name: str, content: dict) -> list[list[str]]:
+    """A row per method and number of objectives."""
+    rows = [["method", "objectives", "ms", "over the fewest (95%)"]]
+    for row in content["rows"]:
+        low, high = row["over_fewest_95"]
+        ratio = f"{row['over_fewest']:.2f} ({low:.2f}–{high:.2f})"
+        line = [row["method"], str(row["objectives"]), f"{row['milliseconds']:.2f}", ratio]
+        rows.append(line)
+    return rows
+
+
+def replicas(name: str, content: dict) -> list[list[str]]:
+    """A row per way to train many networks, of both parts."""
+    rows = [["what", "networks", "way", "time", "times faster"]]
+    for row in content["steady"]:
+        low, high = row["times_faster_95"]
+        time = f"{row['milliseconds']:.2f} ms a network's step"
+        gain = f"{row['times_faster']:.2f} ({low:.2f}–{high:.2f})"
+        rows.append(["steps alone", str(row["networks"]), row["way"], time, gain])
+    for row in content["programs"]:
+        what = f"{row['calls']} commands" if row["calls"] > 1 else "1 command"
+        time, gain = f"{row['seconds']:.0f} s", f"{row['times_faster']:.2f}"
+        rows.append([what, str(row["networks"]), f"`{row['way']}`", time, gain])
+    return rows
+
+
+KINDS = {
+    "step_time": step_time,
+    "memory": memory,
+    "accuracy": accuracy,
+    "objectives": objectives,
+    "replicas": replicas,
+    "scaling": scaling,
+}
 
 
 def across(content: dict) -> list[list[str]]:

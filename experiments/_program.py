@@ -1,9 +1,12 @@
 """What all programs share: flags from a configuration, and errors in one line."""
 
 import dataclasses
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -11,7 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, TrainConfig
+from modsync_jax.sweeps import STRATEGIES
+from modsync_jax.training import (
+    ConfigError,
+    Interrupted,
+    NonFinite,
+    RunError,
+    TrainConfig,
+    entry_type,
+)
 
 FLAGS = flags.FLAGS
 _DEFINE: dict[Any, Callable[..., Any]] = {
@@ -82,13 +93,15 @@ def define_device() -> None:
     """Defines the flags that say where to run."""
     flags.DEFINE_string("platform", "auto", "where to run: auto, cpu, gpu, tpu")
     flags.DEFINE_bool("deterministic", False, "deterministic operations on GPUs: same bits, slower")
+    flags.DEFINE_string(
+        "compilation_cache", "auto", "folder of compiled programs, 'none', or 'auto': the user's"
+    )
 
 
 def define_replicas() -> None:
     """Defines the flags that say how many networks share the devices."""
-    flags.DEFINE_enum(
-        "strategy", "auto", ("auto", "vmap", "map"), "networks of a device: at once, or in turn"
-    )
+    text = "networks of a device: at once, or in turn"
+    flags.DEFINE_enum("strategy", STRATEGIES[0], STRATEGIES, text)
     flags.DEFINE_integer("point_devices", 1, "devices that share the points of each network")
     flags.DEFINE_float("memory_gib", None, "memory of each device to use, in GiB; all if not given")
     flags.DEFINE_integer(
@@ -115,8 +128,8 @@ def settings(only_given: bool = False) -> dict[str, Any]:
         if field.name not in FLAGS or (only_given and not FLAGS[field.name].present):
             continue
         value: Any = FLAGS[field.name].value
-        if field.name in ("points", "loss_weights", "periods", "coefficients"):
-            value = _mapping(field.name, value, int if field.name == "points" else float)
+        if kind := entry_type(field):
+            value = _mapping(field.name, value, kind)
         values[field.name] = value
     return values
 
@@ -145,6 +158,7 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
         cores = FLAGS.cpu_devices or len(os.sched_getaffinity(0))
         jax.config.update("jax_num_cpu_devices", cores)
     jax.config.update("jax_enable_x64", dtype == "float64")
+    _keep_compiled(FLAGS.compilation_cache)
     if wanted == "cpu":
         jax.config.update("jax_platforms", "cpu")
     elif wanted != "auto" and jax.default_backend() != wanted:
@@ -154,10 +168,36 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
         )
 
 
+def _keep_compiled(folder: str) -> None:
+    """Lets JAX keep compiled programs in `folder`, for the next run that needs the same ones."""
+    import jax
+
+    if folder == "none":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if folder == "auto":
+        # A cache that the user has set up stays; with JAX 0.6 cached code rounded otherwise.
+        if jax.config.values["jax_compilation_cache_dir"] or jax.__version_info__ < (0, 10):
+            return
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = str(user / "modsync_jax" / f"{platform.machine()}-{_features_of_cpu()}")
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+
+
+def _features_of_cpu() -> str:
+    """Tells CPUs apart that share a home folder: code for one may not run on another."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else [platform.processor()]
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return hashlib.sha256(features.encode()).hexdigest()[:8]
+
+
 def _add_xla_flag(flag: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
+_CACHE_BYTES = 2**31  # the least recently used go first
 _EXTRAS = {"gpu": "cuda12", "tpu": "tpu"}
 
 

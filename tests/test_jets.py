@@ -69,13 +69,28 @@ def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
     assert_equal(*both_ways(u))
 
 
-def test_gradients_pass_through_jets_and_their_coefficients(x64):
-    network = MLP(width=5, depth=2, param_dtype=jnp.float64)
-    variables = network.init(jax.random.key(0), POINT)
+@pytest.fixture
+def network(x64):
+    """Fields of a small network by its variables, the variables, and points."""
+    module = MLP(width=5, depth=2, param_dtype=jnp.float64)
     points = jax.random.normal(jax.random.key(1), (6, 3), jnp.float64)
 
+    def field(variables, takes_jets):
+        return Field(functools.partial(module.apply, variables), ("t", "x", "y"), takes_jets)
+
+    return field, module.init(jax.random.key(0), POINT), points
+
+
+def assert_gradients_equal(by_jets, by_jvp):
+    for got, want in zip(*map(jax.tree.leaves, (by_jets, by_jvp)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(1, np.abs(want).max()))
+
+
+def test_gradients_pass_through_jets_and_their_coefficients(network):
+    field, variables, points = network
+
     def loss(variables, coefficient, takes_jets):
-        u = Field(functools.partial(network.apply, variables), ("t", "x", "y"), takes_jets)
+        u = field(variables, takes_jets)
 
         def residual(x):
             value, u_x, heat = partials(u, x, "", "x", {"t": 1.0, "xx": -coefficient, "yy": 0.2})
@@ -83,26 +98,19 @@ def test_gradients_pass_through_jets_and_their_coefficients(x64):
 
         return jnp.mean(jax.vmap(residual)(points) ** 2)
 
-    grads = [jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)(variables, 0.7, t) for t in (1, 0)]
-    for got, want in zip(*map(jax.tree.leaves, grads), strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(1, np.abs(want).max()))
+    slopes = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+    assert_gradients_equal(*(slopes(variables, 0.7, takes_jets) for takes_jets in (True, False)))
 
 
-def test_gradients_of_single_points_can_be_mapped(x64):
+def test_gradients_of_single_points_can_be_mapped(network):
     """What an exact trace of a tangent kernel does."""
-    network = MLP(width=5, depth=2, param_dtype=jnp.float64)
-    variables = network.init(jax.random.key(0), POINT)
-    points = jax.random.normal(jax.random.key(1), (6, 3), jnp.float64)
+    field, variables, points = network
 
     def at_point(variables, x, takes_jets):
-        u = Field(functools.partial(network.apply, variables), ("t", "x", "y"), takes_jets)
-        return laplacian(u, x)[0]
+        return laplacian(field(variables, takes_jets), x)[0]
 
-    by_jets, by_jvp = (
-        jax.vmap(jax.grad(at_point), (None, 0, None))(variables, points, t) for t in (True, False)
-    )
-    for got, want in zip(*map(jax.tree.leaves, (by_jets, by_jvp)), strict=True):
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(1, np.abs(want).max()))
+    slopes = jax.vmap(jax.grad(at_point), (None, 0, None))
+    assert_gradients_equal(*(slopes(variables, points, takes_jets) for takes_jets in (True, False)))
 
 
 def test_sums_are_carried_as_one(x64):

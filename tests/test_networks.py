@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from modsync_jax import aggregators, modsync, with_thresholds
-from modsync_jax.calculus import Field, partials
+from modsync_jax.calculus import Field, divergence, gradient, laplacian, partials
 from modsync_jax.networks import ACTIVATIONS, MLP, NETWORKS, Constrained
 
 
@@ -214,15 +214,24 @@ def test_periods_hold_for_the_field_and_its_derivatives(x64, kind):
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_every_network_carries_what_forward_mode_computes(x64, kind, option):
     network, params = make(kind, option)
-    field = Field(functools.partial(network.apply, params), ("t", "x"), takes_jets=True)
     terms = ("", "t", "tx", "xx", {"": 2.0, "t": 1.0, "xx": -0.3}, {"tt": 1.0, "xx": -1.0})
-    x = jnp.array([0.3, -0.7])
-    carried, nested = (
-        jnp.stack(partials(dataclasses.replace(field, takes_jets=jets), x, *terms))
-        for jets in (True, False)
-    )
-    # Both in float64: 1e-12 of the largest leaves room for other orders of rounding.
-    np.testing.assert_allclose(carried, nested, rtol=0, atol=1e-12 * np.abs(nested).max())
+
+    def operators(takes_jets, dtype=jnp.float64):
+        narrow = dataclasses.replace(network, param_dtype=dtype)
+        variables = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        u = Field(functools.partial(narrow.apply, variables), ("t", "x"), takes_jets)
+        x = jnp.array([0.3, -0.7], dtype)
+        ours = [laplacian(u, x), *gradient(u, x).T, divergence(u, x) * jnp.ones(2, dtype)]
+        found = jnp.stack([*partials(u, x, *terms), *ours])
+        assert found.dtype == dtype
+        return found
+
+    carried, nested = operators(True), operators(False)
+    # 1e-12 of the largest leaves room for other orders of rounding; a float32 has 2e9 times that of
+    # a float64, but nothing here is as bad as 1e-12 allows.
+    atol = np.abs(nested).max()
+    np.testing.assert_allclose(carried, nested, rtol=0, atol=1e-12 * atol)
+    np.testing.assert_allclose(operators(True, jnp.float32), nested, rtol=0, atol=2e-5 * atol)
 
 
 @KINDS

@@ -8,9 +8,11 @@ from modsync_jax.reporting._comparison import as_text, spread, write_comparison
 from modsync_jax.reporting._figures import draw_solution
 from modsync_jax.reporting._figures import save as save_figure
 from modsync_jax.reporting._report import write_report
+from modsync_jax.reporting._run import ERROR_KINDS
 from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep
 
 __all__ = [
+    "ERROR_KINDS",
     "as_table",
     "as_text",
     "configurations",

@@ -14,9 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modsync_jax.reporting import _figures, _report, _run
-from modsync_jax.reporting._run import ERRORS, Run
-
-KINDS = ("selected", "smallest", "final", "median_of_last_ten")
+from modsync_jax.reporting._run import ERROR_KINDS, ERRORS, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +112,7 @@ def write_comparison(
 def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
     """The rows as text, a header first."""
     known = rows[0].absolute is not None
-    head = ["method", "seeds", *(kind.replace("_", " ") for kind in KINDS)]
+    head = ["method", "seeds", *(kind.replace("_", " ") for kind in ERROR_KINDS)]
     head += ["mean absolute", "ms a step", f"s to {target:g}"]
     if not known:
         head.remove("mean absolute")
@@ -125,7 +123,7 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
             [
                 row.method,
                 f"{row.seeds}" + (f", {row.failed} failed" if row.failed else ""),
-                *(str(row.errors[kind]) for kind in KINDS),
+                *(str(row.errors[kind]) for kind in ERROR_KINDS),
                 *([str(row.absolute)] if known else []),
                 f"{row.milliseconds.mean:.2f}" if row.failed < row.seeds else "–",
                 f"{row.seconds_to_target.mean:.1f}{reached}" if row.reached else "–",
@@ -148,7 +146,9 @@ def _row(method: str, runs: Sequence[Run], seeds: int, target: float) -> Row:
         method=method,
         seeds=seeds,
         failed=seeds - len(runs),
-        errors={kind: spread([errors[kind] for errors in of if kind in errors]) for kind in KINDS},
+        errors={
+            kind: spread([errors[kind] for errors in of if kind in errors]) for kind in ERROR_KINDS
+        },
         absolute=spread(absolute) if known else None,
         milliseconds=spread([1e3 * _seconds_per_step(run) for run in runs]),
         seconds_to_target=spread(reached),
@@ -173,11 +173,11 @@ def _write_table(path: Path, rows: Sequence[Row], target: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        numbers = [*KINDS, "mean_absolute", "milliseconds", "seconds_to_target"]
+        numbers = [*ERROR_KINDS, "mean_absolute", "milliseconds", "seconds_to_target"]
         both = [name for number in numbers for name in (number, f"{number}_spread")]
         writer.writerow(["method", "seeds", "failed", *both, "reached", "target"])
         for row in rows:
-            spreads = [*(row.errors[kind] for kind in KINDS), row.absolute or spread([])]
+            spreads = [*(row.errors[kind] for kind in ERROR_KINDS), row.absolute or spread([])]
             spreads += [row.milliseconds, row.seconds_to_target]
             values = [value for s in spreads for value in (s.mean, s.factor)]
             writer.writerow([row.method, row.seeds, row.failed, *values, row.reached, target])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64]
 
 ERRORS = {"relative_l2": "relative L2 error", "mean_absolute": "mean absolute error"}
+ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # of each error
 
 
 @dataclasses.dataclass(frozen=True)

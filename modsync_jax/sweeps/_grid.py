@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modsync_jax._names import unknown
-from modsync_jax.training import ConfigError, TrainConfig
+from modsync_jax.training import ConfigError, TrainConfig, entry_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 Grid = Mapping[str, Sequence[Any]]
@@ -64,7 +64,7 @@ class Group:
         return f"{self.label}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
     def values(self) -> dict[str, np.ndarray]:
-        """The numbers of all replicas by name, `[R]`; float64, or int64 for seeds."""
+        """The numbers of all replicas by name, `[R]`."""
         points = [replica.point for replica in self.replicas]
         return {name: np.array([point[name] for point in points]) for name in self.numbers}
 
@@ -82,7 +82,7 @@ def parse(text: str) -> dict[str, list[Any]]:
             raise ConfigError(f"grid: {axis!r} is not name=value,value,... or name=first..last")
         if name in grid:
             raise ConfigError(f"grid: {name} is given twice; join its values with ','")
-        kind = _kind(name)
+        kind = _type_of(name)
         grid[name] = [
             value for part in values.split(",") for value in _values(name, part.strip(), kind)
         ]
@@ -103,7 +103,7 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
     """
     for name, values in {"method": methods, **grid}.items():
         if name != "method":
-            _kind(name)
+            _type_of(name)
         if name in settings:
             raise ConfigError(f"{name} is an axis of the grid and a setting; give it once")
         if not len(values) or len(set(values)) < len(values):
@@ -162,20 +162,18 @@ def _mapping(changed: Mapping[str, Any], settings: Mapping[str, Any], field: str
     return dict(changed.get(field, settings.get(field, {})))
 
 
-def _kind(name: str) -> type:
+def _type_of(name: str) -> type:
     """The type of a grid's values."""
     field, dot, key = name.partition(".")
     if field == "method":
         raise ConfigError("grid: methods are an axis of their own; give --methods=adam,dcgd")
     if field not in FIELDS:
         raise ConfigError(f"grid: {unknown('setting', field, FIELDS)}")
-    mapping = FIELDS[field].default is dataclasses.MISSING
-    if mapping != bool(dot and key):
-        meant = f"one of its keys, {field}.NAME=..." if mapping else f"{field}=..."
+    of_entries = entry_type(FIELDS[field])
+    if bool(of_entries) != bool(dot and key):
+        meant = f"one of its keys, {field}.NAME=..." if of_entries else f"{field}=..."
         raise ConfigError(f"grid: {name!r} must be {meant}")
-    if mapping:
-        return int if field == "points" else float
-    return FIELDS[field].type  # type: ignore[return-value]
+    return of_entries or FIELDS[field].type  # type: ignore[return-value]
 
 
 def _values(name: str, text: str, kind: type) -> list[Any]:

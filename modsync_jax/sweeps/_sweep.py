@@ -75,7 +75,7 @@ def sweep(
         raise ConfigError(f"export is {export!r}; it must be one of {', '.join(EXPORTS)}")
     spec = problem if isinstance(problem, str) else problem.name
     problem_of = partial(_problem_of, problem)
-    for config in {_kind(replica.config): replica.config for replica in replicas}.values():
+    for config in {_fit(replica.config): replica.config for replica in replicas}.values():
         _loop.check_fits(problem_of(config), config)
     try:
         mesh, strategy = _replicas.make_mesh(point_devices), _replicas.strategy_of(strategy)
@@ -133,6 +133,7 @@ class _Store:
         return replica.name in self._results and (there or self._export != "all")
 
     def results(self, replicas: Sequence[Replica]) -> list[Mapping[str, Any]]:
+        """What became of replicas that are trained: `result` and `failure` of each."""
         return [self._results[replica.name] for replica in replicas]
 
     def open(self, group: Group) -> RunFolder:
@@ -185,7 +186,7 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
     return _loop.problem_of(problem, config)[0]
 
 
-def _kind(config: TrainConfig) -> str:
+def _fit(config: TrainConfig) -> str:
     """What decides whether settings fit a problem."""
     return json.dumps([config.coefficients, config.loss_weights, config.points, config.periods])
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from modsync_jax import reporting
 from modsync_jax.sweeps._grid import Replica
 from modsync_jax.sweeps._group import Outcome
 from modsync_jax.training._folder import RunFolder
 
 Row = dict[str, Any]
-ERRORS = ("selected", "smallest", "final", "median_of_last_ten")
 
 
 def selected(result: Mapping[str, Any]) -> float:
@@ -64,7 +64,7 @@ def _row(name: str, result: Mapping[str, Any], failure: str) -> Row:
     row: Row = {"status": status, "failure": failure, "replica": name}
     errors = result["errors"]
     if errors:
-        row |= {kind: errors["relative_l2"][kind] for kind in ERRORS}
+        row |= {kind: errors["relative_l2"][kind] for kind in reporting.ERROR_KINDS}
         row["mean_absolute"] = errors["mean_absolute"]["selected"]
     row |= {f"loss_{kind}": result["loss"][kind] for kind in ("selected", "final")}
     row |= {f"unknown_{name}": value for name, value in result["unknowns"].items()}

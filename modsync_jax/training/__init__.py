@@ -1,6 +1,6 @@
 """Training: one loop for every problem and method, in folders that survive kills."""
 
-from modsync_jax.training._config import ConfigError, TrainConfig
+from modsync_jax.training._config import ConfigError, TrainConfig, entry_type
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
@@ -13,6 +13,7 @@ __all__ = [
     "RunError",
     "Solution",
     "TrainConfig",
+    "entry_type",
     "load",
     "on_grid",
     "read_config",

@@ -7,13 +7,18 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from modsync_jax import methods, networks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.training import _optimizers
 
 _AUTO = ("auto", "yes", "no")
+
+
+def entry_type(field: dataclasses.Field) -> type | None:
+    """The type of the numbers in a setting that is a mapping; None for any other setting."""
+    return next(iter(get_args(field.type)[1:]), None)
 
 
 class ConfigError(ValueError):

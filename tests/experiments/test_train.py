@@ -95,6 +95,32 @@ def test_mistakes_of_evaluate(arguments, hint):
     assert len(process.stderr.strip().splitlines()) == 1
 
 
+def test_compiled_programs_are_kept_for_the_next_run(tmp_path):
+    def run(name, *more):
+        env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+        del env["JAX_COMPILATION_CACHE_DIR"]  # what the other tests share
+        arguments = [*SMALL, *more, f"--output_dir={tmp_path / name}"]
+        process = subprocess.run(
+            [sys.executable, "-m", "experiments.train", *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=300, env=env,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        return (tmp_path / name / "metrics.csv").read_bytes()
+
+    def kept():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*-cache")}
+
+    fresh = run("a", "--compilation_cache=none")
+    assert not kept()
+    run("b")
+    found = kept()
+    assert found and all((tmp_path / "modsync_jax") in path.parents for path in found)
+    assert run("c") == fresh
+    assert kept() == found
+    assert run("d", f"--compilation_cache={tmp_path / 'mine'}") == fresh
+    assert any((tmp_path / "mine") in path.parents for path in kept())
+
+
 def test_asking_for_a_gpu_that_is_not_there_is_a_warning(tmp_path):
     process = program("train", *SMALL[:-1], "--platform=gpu", f"--output_dir={tmp_path / 'x'}")
     assert process.returncode == 0

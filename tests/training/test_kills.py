@@ -26,8 +26,9 @@ COMMAND = [
     "--width=8", "--depth=2", "--steps=200", "--polish_steps=10", "--points=residual=64",
     "--chunk=5", "--eval_every=10", "--checkpoint_every=10", "--platform=cpu",
 ]  # fmt: skip
-# Code from the cache of compilations may round otherwise than fresh code (seen with jax 0.6).
-ENVIRONMENT = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+# With jax 0.6, code from the cache of compilations rounds otherwise than fresh code.
+CACHED = {"JAX_ENABLE_COMPILATION_CACHE": str(jax.__version_info__ >= (0, 10)).lower()}
+ENVIRONMENT = {**os.environ, **CACHED}
 KILLS = int(os.environ.get("MODSYNC_KILLS", "2"))
 
 
@@ -66,7 +67,8 @@ def assert_same_bits(one, other):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    process = start([*COMMAND, f"--output_dir={folder}"])
+    fresh = f"--compilation_cache={tmp_path_factory.mktemp('compiled')}"
+    process = start([*COMMAND, fresh, f"--output_dir={folder}"])
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return ending(folder)

@@ -1,0 +1,150 @@
+"""Question: what do many networks in one program gain over training them one after another?
+
+Burgers' equation, ModSync+DCGD, 3×50, float32, points and settings by default.
+
+- `steady`: time of a step of one network, without start-up and compilation: in a process as
+  `experiments.train` sets it up, and in one as `experiments.sweep` does, that maps over its
+  networks (`map`) or computes those of a device at once (`vmap`). The processes take turns; a ratio
+  is taken within a round, and the median is given with its 95% interval.
+- `programs`: 500-step runs from the command line, everything counted: one sweep against as many
+  calls of `experiments.train`, each with what it writes by default and with a cache of compiled
+  programs that is empty before the first.
+
+Usage: python -m benchmarks.replicas [--part=steady|programs|all] [--replicas=64] [--rounds=31]
+The table is printed and written to benchmarks/results/replicas_<platform>.json, where a part that
+was not asked for stays.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from benchmarks import machine
+from benchmarks.step_time import interval
+from experiments import _program
+from modsync_jax import problems
+from modsync_jax.sweeps import _grid, _group, _replicas
+from modsync_jax.training import TrainConfig, _schedule, _step
+
+RESULTS = Path(__file__).parent / "results"
+SETTINGS: dict[str, Any] = {"method": "modsync+dcgd", "depth": 3, "width": 50}
+ALONE = "alone"
+STEPS = {ALONE: 200, "map": 10, "vmap": 10}  # of a turn, a few tenths of a second
+
+
+def serve(mode: str, count: int) -> None:
+    """Takes steps whenever a line is read; prints the seconds of a step of one network."""
+    _program.define_device()
+    _program.define_replicas()
+    flags.FLAGS([""])
+    _program.prepare_device("float32", replicas=mode != ALONE)
+    steps, problem = STEPS[mode], problems.get("burgers")
+    config = TrainConfig(**SETTINGS, chunk=steps, eval_every=steps, checkpoint_every=steps)
+    if mode == ALONE:
+        count = 1
+        program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
+        state: Any = program.init(0)
+    else:
+        settings = {"chunk": steps, "eval_every": steps, "checkpoint_every": steps}
+        grid = {"seed": range(count), "depth": [3], "width": [50]}
+        (group,) = _grid.groups(_grid.replicas([SETTINGS["method"]], grid, settings))
+        mesh = _replicas.make_mesh()
+        trainer = _group.Trainer(group, lambda config: problem, mesh, mode)
+        state, chunk = trainer.start(), next(_schedule.chunks(config))
+
+    def advance(state: Any) -> Any:
+        return program.advance(state, steps) if mode == ALONE else trainer.run(state, chunk)
+
+    with jax.default_matmul_precision("highest"):
+        state = jax.block_until_ready(advance(state))
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            start = time.perf_counter()
+            state = jax.block_until_ready(advance(state))
+            print((time.perf_counter() - start) / steps / count, flush=True)
+
+
+def steady(count: int, rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds a step of one network, and how many times faster than alone."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    servers = {}
+    for mode in STEPS:
+        command = [sys.executable, "-m", "benchmarks.replicas", f"--replicas={count}"]
+        servers[mode] = subprocess.Popen([*command, f"--serve={mode}"], **pipes)
+        assert servers[mode].stdout.readline() == "ready\n", mode
+    times: dict[str, list[float]] = {mode: [] for mode in servers}
+    for _ in range(rounds):
+        for mode, server in servers.items():
+            print(file=server.stdin, flush=True)
+            times[mode].append(float(server.stdout.readline()))
+    for server in servers.values():
+        server.stdin.close()
+        server.wait()
+    rows = []
+    for mode, own in times.items():
+        gain = interval([a / t for a, t in zip(times[ALONE], own, strict=True)])
+        ms = 1e3 * statistics.median(own)
+        rows.append({"networks": 1 if mode == ALONE else count, "way": mode, "milliseconds": ms})
+        rows[-1] |= {"times_faster": gain[0], "times_faster_95": gain[1:]}
+    return rows
+
+
+def programs(count: int) -> list[dict[str, Any]]:
+    """Seconds of a sweep, and of as many single runs, from the command line."""
+    size = [f"--{name}={value}" for name, value in SETTINGS.items() if name != "method"]
+    shared = ["--problem=burgers", "--steps=500", *size]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        single = [
+            ["train", f"--method={SETTINGS['method']}", f"--seed={i}", f"--output_dir={folder}/{i}"]
+            for i in range(count)
+        ]
+        grid = f"--grid=seed=0..{count - 1}"
+        swept = ["sweep", f"--methods={SETTINGS['method']}", grid, f"--output_dir={folder}/sweep"]
+        for name, calls in (("experiments.train", single), ("experiments.sweep", [swept])):
+            cache = f"--compilation_cache={folder}/compiled-{name}"
+            start = time.perf_counter()
+            for program, *arguments in calls:
+                command = [sys.executable, "-m", f"experiments.{program}", *arguments]
+                subprocess.run([*command, *shared, cache], check=True, capture_output=True)
+            seconds = time.perf_counter() - start
+            rows.append({"networks": count, "way": name, "calls": len(calls), "seconds": seconds})
+            rows[-1]["times_faster"] = rows[0]["seconds"] / seconds
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--part", choices=("steady", "programs", "all"), default="all")
+    parser.add_argument("--replicas", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--serve", choices=tuple(STEPS), help="for the processes of `steady`")
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.serve, args.replicas)
+        return
+
+    path = RESULTS / f"replicas_{jax.default_backend()}.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content["machine"] = machine.describe()
+    if args.part in ("steady", "all"):
+        content["steady"] = steady(args.replicas, args.rounds)
+        print(*map(json.dumps, content["steady"]), sep="\n")
+    if args.part in ("programs", "all"):
+        content["programs"] = programs(args.replicas)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
