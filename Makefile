@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: solve test test-faults test-oldest clean
+.PHONY: solve test test-faults test-tpu-compile test-oldest clean
 
 solve: $(VENV)/installed
 	$(BIN)/python -m experiments.solve_burgers
@@ -21,6 +21,14 @@ test: $(VENV)/installed-test
 # Kills and damages of real processes, and other tests that take longer.
 test-faults: $(VENV)/installed-test
 	JAX_PLATFORMS=cpu $(BIN)/pytest -m 'faults or slow'
+
+# Compiles a sweep's programs for a pod of TPUs and says what they need; no TPU has to be there. The
+# environment is its own: where libtpu is installed, JAX looks for TPUs.
+test-tpu-compile:
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/pip install --quiet -e '.[test,tpu]'
+	JAX_PLATFORMS=cpu JAX_ENABLE_COMPILATION_CACHE=false \
+		.venv-tpu/bin/python -m pytest -s -m tpu_compile
 
 # The oldest supported set of packages, pinned in tests/oldest.txt.
 test-oldest:
@@ -39,4 +47,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-tpu build dist *.egg-info

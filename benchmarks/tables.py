@@ -7,13 +7,14 @@ benchmarks/results/ without its suffix, or `across NAME` for a column per size o
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods"))
+PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods", "scaling"))
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
     ("accuracy_published", "klein_gordon2d", "dcgd"): "5e-3",
@@ -82,6 +83,78 @@ def memory(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def _checked(row: dict, name: str, unit: float) -> str:
+    value = row[name] / unit
+    figure = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{figure} ({row[f'{name}_of_model']:.2f})"
+
+
+Cells = Mapping[str, Callable[[dict], str]]
+SCALING: Mapping[str, Cells] = {
+    "scaling_cpu": {
+        "size": lambda row: row["size"],
+        "MFLOP": lambda row: _checked(row, "flops", 1e6),
+        "MB moved": lambda row: _checked(row, "traffic", 1e6),
+        "MB between steps": lambda row: _checked(row, "state", 1e6),
+        "MB meanwhile": lambda row: _checked(row, "work", 1e6),
+        "of GEMM (95%)": lambda row: "{:.0%} ({:.0%}–{:.0%})".format(
+            row["share_of_gemm"], *row["share_of_gemm_95"]
+        ),
+        "ms a step": lambda row: f"{row['milliseconds']:.2f}",
+    },
+    "scaling_tpu": {
+        "size": lambda row: row["size"],
+        "networks a chip": lambda row: str(row["networks"]),
+        "chips that share them": lambda row: str(row["point_devices"]),
+        "MFLOP": lambda row: _checked(row, "flops", 1e6),
+        "MB moved": lambda row: _checked(row, "traffic", 1e6),
+        "MB between steps": lambda row: _checked(row, "state", 1e6),
+        "MB meanwhile": lambda row: _checked(row, "work", 1e6),
+        "compiled in": lambda row: f"{row['compile_seconds']:.0f} s",
+    },
+    "scaling_compile": {
+        "mapping": lambda row: row["strategy"],
+        "networks": lambda row: f"{row['replicas']:,}",
+        "seconds": lambda row: f"{row['seconds']:.1f}",
+    },
+    "scaling_host": {
+        "size": lambda row: row["size"],
+        "checkpoint, kB": lambda row: f"{row['bytes'] / 1e3:.0f}",
+        "model, kB": lambda row: f"{row['model_bytes'] / 1e3:.0f}",
+        "save, ms": lambda row: f"{1e3 * row['save']:.2f}",
+        "check, ms": lambda row: f"{1e3 * row['check']:.2f}",
+        "restore, ms": lambda row: f"{1e3 * row['restore']:.2f}",
+        "result, ms": lambda row: f"{1e3 * row['results']:.2f}",
+    },
+    "scaling_plan": {
+        "size": lambda row: row["size"],
+        "machine": lambda row: row["machine"],
+        "networks a device": lambda row: f"{row['each']:,}" if "each" in row else "",
+        "µs a step by products": lambda row: _micro(row.get("by_products")),
+        "by traffic": lambda row: _micro(row.get("by_traffic")),
+        "hours": lambda row: f"{row['hours']:.2g}" if row["hours"] < 10 else f"{row['hours']:.0f}",
+    },
+    "scaling_room": {
+        "width": lambda row: str(row["width"]),
+        **{
+            f"{machine}, {depth} layers": lambda row, key=f"{machine} {depth}": f"{row[key]:,}"
+            for machine in ("TPU v5e", "H100")
+            for depth in (3, 5)
+        },
+    },
+}
+
+
+def _micro(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.0f}"
+
+
+def scaling(name: str, content: dict) -> list[list[str]]:
+    """A row per case, with the columns of `SCALING`."""
+    cells = SCALING[name]
+    return [[*cells], *([cell(row) for cell in cells.values()] for row in content["rows"])]
+
+
 def objectives(name: str, content: dict) -> list[list[str]]:
     """A row per method and number of objectives."""
     rows = [["method", "objectives", "ms", "over the fewest (95%)"]]
@@ -114,6 +187,7 @@ KINDS = {
     "accuracy": accuracy,
     "objectives": objectives,
     "replicas": replicas,
+    "scaling": scaling,
 }
 
 

@@ -53,6 +53,17 @@ def test_modsync_masks_what_its_base_moves():
     assert methods.is_masked("modsync+norm+dcgd") and not methods.is_masked("norm+dcgd")
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_a_method_is_assembled_while_something_is_traced(name):
+    """As sweeps do, whose numbers are traced."""
+
+    def assemble(rate):
+        methods.build(name, optax.adam(rate), learning_rate=rate, num_objectives=2)
+        return rate
+
+    assert jax.eval_shape(assemble, 1e-3).shape == ()
+
+
 @pytest.mark.parametrize("name", sorted(set(methods.PARTS) - {"modsync"}))
 def test_every_part_builds_and_updates_under_jit(name):
     tx = methods.build(name, optax.adam(1e-3), num_objectives=2)

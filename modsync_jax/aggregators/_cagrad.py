@@ -2,11 +2,11 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from modsync_jax._ranges import check_range
 from modsync_jax.aggregators import _base, _cosines, _faces
 
 
@@ -82,7 +82,6 @@ def cagrad(
       >>> print([round(x, 3) for x in update.tolist()])
       [1.5, 1.5]
     """
-    if not isinstance(c, jax.core.Tracer) and not jnp.all(jnp.asarray(c) >= 0):
-        raise ValueError(f"c is {c}; the radius of cagrad is not negative")
+    check_range("c", c, 0.0)
     weights = functools.partial(cagrad_weights, c=c, rescale=rescale)
     return _base.from_weights(weights, groups=groups)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,24 +80,20 @@ class Trainer:
         self._padding = -len(group.replicas) % share
         values = {"seed": np.array([r.config.seed for r in group.replicas]), **group.values()}
         self._numbers = {
-            name: self._padded(
-                jnp.asarray(column, jnp.uint32 if name == "seed" else group.config.dtype)
-            )
+            name: self._padded(column.astype("uint32" if name == "seed" else group.config.dtype))
             for name, column in values.items()
         }
-        own, common = self._references()
-        self._own = jax.tree.map(self._padded, own)
-        self._common = _hosts.place(common, _replicas.everywhere(mesh))
+        self._own, self._common = self._references()
         self._compiled: dict[Any, Any] = {}
 
     def start(self) -> Batch:
         """The state before the first step, its first row written."""
         init = self._mapped(self._init)
-        return self.evaluate(jax.jit(init)((self._numbers, self._own), self._common), 0)
+        return self.evaluate(jax.jit(init)(self._on_devices, self._shared), 0)
 
     def place(self, rows_: Batch) -> Batch:
         """A state of all replicas, NumPy arrays `[R, ...]`, on the devices."""
-        return jax.tree.map(self._padded, rows_)
+        return _hosts.place(jax.tree.map(self._padded, rows_), _replicas.sharding(self.mesh))
 
     def like(self) -> Batch:
         """Shapes, dtypes and places of a state in training."""
@@ -106,21 +102,27 @@ class Trainer:
 
     def polishing(self, like: Batch) -> Batch:
         """The same of a state in the polish."""
-        return self._placed(jax.eval_shape(self._mapped(self._start_polish), self._each(like), ()))
+        each = (like, self._numbers, self._own)
+        return self._placed(jax.eval_shape(self._mapped(self._start_polish), each, ()))
 
     def run(self, batch: Batch, chunk: Chunk) -> Batch:
         """Takes the steps of a chunk; `batch` is given up."""
         if chunk.start == self.group.config.steps:
-            batch = jax.jit(self._mapped(self._start_polish))(self._each(batch), ())
-        return self.compiled(batch, chunk)(batch, (self._numbers, self._own))
+            each = (batch, *self._on_devices)
+            batch = jax.jit(self._mapped(self._start_polish))(each, ())
+        return self.compiled(batch, chunk)(batch, self._on_devices)
 
     def compiled(self, like: Batch, chunk: Chunk) -> Any:
-        """What `run` calls for a chunk, compiled for arrays like these."""
+        """What `run` calls for a chunk, compiled for arrays like these.
+
+        The mesh's devices may be a description (`jax.experimental.topologies`): nothing is placed.
+        """
         key = (chunk.polish, chunk.end - chunk.start)
         if key not in self._compiled:
             mapped = self._mapped(partial(self._advance, *key))
             call = jax.jit(lambda b, each: mapped((b, *each), ()), donate_argnums=0)
-            self._compiled[key] = call.lower(like, (self._numbers, self._own)).compile()
+            each = self._placed((self._numbers, self._own))
+            self._compiled[key] = call.lower(like, each).compile()
         return self._compiled[key]
 
     def evaluate(self, batch: Batch, row: int) -> Batch:
@@ -131,23 +133,28 @@ class Trainer:
             call = jax.jit(lambda b, each, s: mapped((b, *each), s), donate_argnums=0)
             self._compiled["evaluate"] = call
         index = _hosts.place(np.int32(row), _replicas.everywhere(self.mesh))
-        each, shared = (self._numbers, self._own), (self._common, index)
-        return self._compiled["evaluate"](batch, each, shared)
+        return self._compiled["evaluate"](batch, self._on_devices, (self._shared, index))
 
     def _mapped(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         return _replicas.over_replicas(function, self.mesh, self.strategy)
 
-    def _each(self, batch: Batch) -> tuple:
-        return (batch, self._numbers, self._own)
+    @cached_property
+    def _on_devices(self) -> tuple[PyTree, PyTree]:
+        """Numbers and references of the replicas, which nothing but running needs to be there."""
+        return _hosts.place((self._numbers, self._own), _replicas.sharding(self.mesh))
 
-    def _placed(self, like: Batch) -> Batch:
+    @cached_property
+    def _shared(self) -> PyTree:
+        """References of all replicas, likewise."""
+        return _hosts.place(self._common, _replicas.everywhere(self.mesh))
+
+    def _placed(self, like: PyTree) -> PyTree:
         placed = partial(jax.ShapeDtypeStruct, sharding=_replicas.sharding(self.mesh))
         return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), like)
 
-    def _padded(self, values: Array) -> Array:
+    def _padded(self, values: np.ndarray) -> np.ndarray:
         """Values of all replicas; the last one again until all devices have as many."""
-        whole = np.concatenate([values, np.repeat(values[-1:], self._padding, axis=0)])
-        return _hosts.place(whole, _replicas.sharding(self.mesh))
+        return np.concatenate([values, np.repeat(values[-1:], self._padding, axis=0)])
 
     def _references(self) -> tuple[PyTree, PyTree]:
         """Reference points and values by replica, if they differ, and for all; one is empty."""
@@ -155,7 +162,7 @@ class Trainer:
             return {}, _measure.references(self.problem, self.group.config)
         configs = [replica.config for replica in self.group.replicas]
         found = [_measure.references(self._problem_of(config), config) for config in configs]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *found), {}
+        return jax.tree.map(lambda *leaves: self._padded(np.stack(leaves)), *found), {}
 
     def _program(self, numbers: Mapping[str, Array]) -> tuple[_step.Program, Any]:
         config = self.group.config.with_numbers(numbers)

@@ -1,5 +1,6 @@
 """What a run is measured by: errors on fixed points, time, and the summary of both."""
 
+import functools
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from modsync_jax import sampling, transform
+from modsync_jax import sampling
 from modsync_jax._version import __version__
 from modsync_jax.problems import Problem
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._folder import Row
 from modsync_jax.training._solution import Solution
-from modsync_jax.training._step import TrainState
+from modsync_jax.training._step import TrainState, weights_of
 
 _GRID_POINTS = 2**14  # of the test grid, over all axes
 _VALIDATION_POINTS = 2**12
@@ -111,19 +112,17 @@ def summary(
     best = int(state.best_step)
     selected = next(row for row in rows if row["step"] == best)
     final = rows[-1]
-    plain = transform.export(state.params)
     result: dict[str, Any] = {
         "problem": problem.name,
         "method": config.method,
         "seed": config.seed,
         "steps": int(state.step),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(plain)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
         "selected_step": best,
         "loss": {"selected": selected["loss"], "final": final["loss"]},
         "keep": {"selected": selected["keep"], "final": final["keep"]} if "keep" in final else None,
-        "unknowns": {
-            k: float(v) for k, v in transform.export(state.best_params)["unknowns"].items()
-        },
+        # Not by `export`: no mask is on a single number, and a sweep does this for every replica.
+        "unknowns": {k: float(v) for k, v in weights_of(state.best_params)["unknowns"].items()},
         "errors": None,
     }
     if problem.reference is not None:
@@ -163,8 +162,12 @@ def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) ->
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what numbers depend on."""
-    others = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    return {"python": platform.python_version(), "modsync_jax": __version__, **others}
+    return {"python": platform.python_version(), "modsync_jax": __version__, **_installed()}
+
+
+@functools.cache  # it reads files, and every replica of a sweep asks
+def _installed() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
 def headline(problem: Problem, config: TrainConfig) -> str:

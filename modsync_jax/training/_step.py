@@ -153,7 +153,7 @@ def build(
 
         key = jax.random.fold_in(stream(state, _TRACES), state.step)
         residuals = {name: partial(of_weights, vector) for name, vector in vectors.items()}
-        return balancing.hutchinson_traces(residuals, _weights(state.params), key=key)
+        return balancing.hutchinson_traces(residuals, weights_of(state.params), key=key)
 
     def init(seed: int | Array) -> TrainState:
         key = jax.random.key(seed)
@@ -199,7 +199,7 @@ def build(
         if masked:
             zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
             params = ModSyncParams(export(params), zeros)
-        return state._replace(params=params, opt_state=lbfgs.init(_weights(params)))
+        return state._replace(params=params, opt_state=lbfgs.init(weights_of(params)))
 
     def one_polish(state: TrainState, _: None) -> tuple[TrainState, None]:
         counts = {name: config.polish_points * n for name, n in counted.items()}
@@ -209,7 +209,7 @@ def build(
             params = frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights
             return jnp.stack([plain[name](params, batch) for name in names]).sum()
 
-        weights = _weights(state.params)
+        weights = weights_of(state.params)
         value, grad = optax.value_and_grad_from_state(total)(weights, state=state.opt_state)
         updates, opt_state = lbfgs.update(
             grad, state.opt_state, weights, value=value, grad=grad, value_fn=total
@@ -223,7 +223,7 @@ def build(
     ) -> tuple[TrainState, dict[str, Array]]:
         batch = sample(jax.random.fold_in(stream(state, _EVALUATE), state.step))
         losses, grads = losses_and_grads(state.params, batch)
-        gramian = gradients.gramian(_weights(grads))
+        gramian = gradients.gramian(weights_of(grads))
         norms = jnp.sqrt(jnp.diagonal(gramian))
         row = {"step": state.step, "loss": losses.sum()}
         row |= {f"loss/{name}": losses[k] for k, name in enumerate(names)}
@@ -311,5 +311,6 @@ def _layer(path: str) -> str:
     return path.removeprefix("network/").removeprefix("params/")
 
 
-def _weights(params: PyTree) -> PyTree:
+def weights_of(params: PyTree) -> PyTree:
+    """Parameters without thresholds, not masked."""
     return params.weights if isinstance(params, ModSyncParams) else params

@@ -153,7 +153,7 @@ def test_cagrad_takes_a_traced_radius_and_refuses_a_negative_one():
     got = jax.jit(jax.vmap(update))(radii)
     for row, c in zip(got, radii, strict=True):
         np.testing.assert_allclose(row, update(float(c)), atol=1e-6)  # float32
-    with pytest.raises(ValueError, match=r"c is -0\.1; the radius of cagrad is not negative"):
+    with pytest.raises(ValueError, match=r"c is -0\.1; it must be between 0 and inf"):
         aggregators.cagrad(-0.1)
 
 
