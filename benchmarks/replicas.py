@@ -28,15 +28,15 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks import machine
+from benchmarks import machine, scaling
 from benchmarks.step_time import interval
 from experiments import _program
 from modsync_jax import problems
-from modsync_jax.sweeps import _grid, _group, _replicas
+from modsync_jax.sweeps import _replicas
 from modsync_jax.training import TrainConfig, _schedule, _step
 
 RESULTS = Path(__file__).parent / "results"
-SETTINGS: dict[str, Any] = {"method": "modsync+dcgd", "depth": 3, "width": 50}
+SETTINGS: dict[str, Any] = {"method": scaling.METHOD, "depth": 3, "width": 50}
 ALONE = "alone"
 STEPS = {ALONE: 200, "map": 10, "vmap": 10}  # of a turn, a few tenths of a second
 
@@ -54,11 +54,9 @@ def serve(mode: str, count: int) -> None:
         program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
         state: Any = program.init(0)
     else:
-        settings = {"chunk": steps, "eval_every": steps, "checkpoint_every": steps}
-        grid = {"seed": range(count), "depth": [3], "width": [50]}
-        (group,) = _grid.groups(_grid.replicas([SETTINGS["method"]], grid, settings))
-        mesh = _replicas.make_mesh()
-        trainer = _group.Trainer(group, lambda config: problem, mesh, mode)
+        often = {"chunk": steps, "eval_every": steps, "checkpoint_every": steps}
+        size = (SETTINGS["depth"], SETTINGS["width"], count)
+        trainer = scaling.trainer(*size, _replicas.make_mesh(), mode, **often)
         state, chunk = trainer.start(), next(_schedule.chunks(config))
 
     def advance(state: Any) -> Any:
