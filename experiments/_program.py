@@ -1,12 +1,9 @@
 """What all programs share: flags from a configuration, and errors in one line."""
 
 import dataclasses
-import hashlib
 import os
-import platform
 import sys
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -14,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import _hosts
+from experiments import _cache, _hosts
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
     ConfigError,
@@ -168,7 +165,7 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
         cores = FLAGS.cpu_devices or len(os.sched_getaffinity(0))
         jax.config.update("jax_num_cpu_devices", cores)
     jax.config.update("jax_enable_x64", dtype == "float64")
-    _keep_compiled(FLAGS.compilation_cache)
+    _cache.keep(FLAGS.compilation_cache)
     if wanted == "cpu":
         jax.config.update("jax_platforms", "cpu")
     if replicas:
@@ -191,36 +188,10 @@ def _join() -> None:
         _hosts.join(FLAGS.coordinator, *given, FLAGS.join_timeout_seconds)
 
 
-def _keep_compiled(folder: str) -> None:
-    """Lets JAX keep compiled programs in `folder`, for the next run that needs the same ones."""
-    import jax
-
-    if folder == "none":
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    if folder == "auto":
-        # A cache that the user has set up stays; with JAX 0.6 cached code rounded otherwise.
-        if jax.config.values["jax_compilation_cache_dir"] or jax.__version_info__ < (0, 10):
-            return
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = str(user / "modsync_jax" / f"{platform.machine()}-{_features_of_cpu()}")
-    jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
-    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
-
-
-def _features_of_cpu() -> str:
-    """Tells CPUs apart that share a home folder: code for one may not run on another."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else [platform.processor()]
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
-    return hashlib.sha256(features.encode()).hexdigest()[:8]
-
-
 def _add_xla_flag(flag: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
-_CACHE_BYTES = 2**31  # the least recently used go first
 _EXTRAS = {"gpu": "cuda12", "tpu": "tpu"}
 
 
