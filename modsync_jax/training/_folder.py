@@ -220,9 +220,7 @@ def holds_checkpoint(path: str | os.PathLike, step: int) -> bool:
 
 def read_checkpoint(path: str | os.PathLike, step: int, like: Any) -> Any:
     """The state in the checkpoint of `step`, NumPy arrays, of the structure of `like`."""
-    own = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
-    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=own)
-    manager = ocp.CheckpointManager((Path(path) / "checkpoints").absolute(), options=options)
+    manager = ocp.CheckpointManager((Path(path) / "checkpoints").absolute())
     how = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), like)
     return manager.restore(step, args=ocp.args.PyTreeRestore(like, restore_args=how))
 
