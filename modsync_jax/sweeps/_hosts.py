@@ -69,10 +69,6 @@ class SharedFolder(RunFolder):
             super().__init__(path, config, resume=resume)
         from_primary(lambda: "the folder is there")
 
-    @property
-    def _writers(self) -> set[int] | None:
-        return None  # all
-
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
         manager = self._checkpoints  # which all make together
         return from_primary(partial(newest_whole, self.path, manager, say))

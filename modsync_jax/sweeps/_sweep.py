@@ -172,28 +172,30 @@ class _Store:
             for replica, outcome in zip(trainer.group.replicas, outcomes, strict=True)
         }
         self._results |= results
-        if not _hosts.is_primary():
-            return
         good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
         best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
         for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
             self._export_run(trainer, trainer.group.replicas[index], outcomes[index])
-        columns, steps = _table.columns(outcomes)
-        folder.write_arrays("metrics.npz", {"steps": steps, **columns})
-        folder.write("results.json", results)
+        if _hosts.is_primary():
+            columns, steps = _table.columns(outcomes)
+            folder.write_arrays("metrics.npz", {"steps": steps, **columns})
+            folder.write("results.json", results)
 
     def _export_run(
         self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
     ) -> None:
         """Writes the run of a replica as `solve` would have."""
         path = self._folder.path / "runs" / replica.name
-        shutil.rmtree(path, ignore_errors=True)
+        if _hosts.is_primary():
+            shutil.rmtree(path, ignore_errors=True)
         problem, config = _loop.problem_of(self._problem, replica.config)
         identity = _loop.identity_of(self._spec, problem, config, trainer.network)
-        run = RunFolder(path, identity, resume=False)
+        run = _hosts.SharedFolder(path, identity, resume=False)
+        run.save(int(outcome.state.step), outcome.state)
+        if not _hosts.is_primary():
+            return
         for row in outcome.rows:
             run.append(row)
-        run.save(int(outcome.state.step), outcome.state)
         if outcome.failure:
             run.write_text("failed.txt", outcome.failure + "\n")
             return
