@@ -15,8 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from modsync_jax.training._folder import RunFolder, newest_whole
 
@@ -31,20 +30,27 @@ def is_primary() -> bool:
 def from_primary(value: Callable[[], Any]) -> Any:
     """What `value`, called in process 0 alone, returns there, as JSON has it."""
     text = json.dumps(value()).encode() if is_primary() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.frombuffer(text.ljust(size), np.uint8)
-    received = multihost_utils.broadcast_one_to_all(padded)
-    return json.loads(received.astype(np.uint8).tobytes())  # older JAX sends wider integers
+    size = _of_each(np.int32(len(text)))[0]
+    return json.loads(_of_each(np.frombuffer(text.ljust(size), np.uint8))[0].tobytes())
 
 
 def any_of(flag: bool) -> bool:
     """Whether it is so in any process."""
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+    return bool(_of_each(np.bool_(flag)).any())
 
 
 def fetch(arrays: PyTree) -> PyTree:
     """Arrays on the devices of all hosts as NumPy arrays, whole, in every process."""
-    return multihost_utils.process_allgather(arrays, tiled=True)
+
+    def fetched(leaf: Any) -> np.ndarray:
+        if leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+        whole = jax.jit(_unchanged, out_shardings=everywhere)(leaf)
+        # On all devices: what one still receives could mix with what is sent next.
+        return np.asarray(jax.block_until_ready(whole))
+
+    return jax.tree.map(fetched, arrays)
 
 
 def place(values: PyTree, sharding: Sharding) -> PyTree:
@@ -55,6 +61,17 @@ def place(values: PyTree, sharding: Sharding) -> PyTree:
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
     return jax.tree.map(placed, values)
+
+
+def _unchanged(array: jax.Array) -> jax.Array:  # a name, so that it is compiled once
+    return array
+
+
+def _of_each(value: np.ndarray | np.generic) -> np.ndarray:
+    """The values of all processes, which differ in nothing but numbers, `[processes, ...]`."""
+    devices = np.array(jax.devices()).reshape(jax.process_count(), -1)
+    by_process = NamedSharding(Mesh(devices, ("processes", "own")), PartitionSpec("processes"))
+    return fetch(jax.make_array_from_process_local_data(by_process, np.asarray(value)[None]))
 
 
 class SharedFolder(RunFolder):
@@ -68,10 +85,6 @@ class SharedFolder(RunFolder):
         if is_primary():
             super().__init__(path, config, resume=resume)
         from_primary(lambda: "the folder is there")
-
-    @property
-    def _writers(self) -> set[int] | None:
-        return None  # all
 
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
         manager = self._checkpoints  # which all make together

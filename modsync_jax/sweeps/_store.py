@@ -128,29 +128,31 @@ class Store:
             for index, (replica, outcome) in enumerate(zip(group.replicas, outcomes, strict=True))
         }
         self._results.setdefault(_file(stage), {}).update(results)
-        if not _hosts.is_primary():
-            return
         if stage is None:
             good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
             best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
             for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
                 self._export_run(trainer, group.replicas[index], outcomes[index])
-        columns, steps = _table.columns(outcomes)
-        folder.write_arrays("metrics.npz", {"steps": steps, **columns})
-        folder.write(_file(stage), results)
+        if _hosts.is_primary():
+            columns, steps = _table.columns(outcomes)
+            folder.write_arrays("metrics.npz", {"steps": steps, **columns})
+            folder.write(_file(stage), results)
 
     def _export_run(
         self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
     ) -> None:
         """Writes the run of a replica as `solve` would have."""
         path = self._folder.path / "runs" / replica.name
-        shutil.rmtree(path, ignore_errors=True)
+        if _hosts.is_primary():
+            shutil.rmtree(path, ignore_errors=True)
         problem, config = _loop.problem_of(self._problem, replica.config)
         identity = _loop.identity_of(self._spec, problem, config, trainer.network)
-        run = RunFolder(path, identity, resume=False)
+        run = _hosts.SharedFolder(path, identity, resume=False)
+        run.save(int(outcome.state.step), outcome.state)
+        if not _hosts.is_primary():
+            return
         for row in outcome.rows:
             run.append(row)
-        run.save(int(outcome.state.step), outcome.state)
         if outcome.failure:
             run.write_text("failed.txt", outcome.failure + "\n")
             return

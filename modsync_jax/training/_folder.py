@@ -62,25 +62,9 @@ class RunFolder:
 
     @cached_property
     def _checkpoints(self) -> ocp.CheckpointManager:
-        folder = (self.path / "checkpoints").absolute()
-        processes = ocp.options.MultiprocessingOptions(
-            active_processes=self._writers,
-            barrier_sync_key_prefix=str(self.path),  # names of barriers are for all
-        )
-        options = ocp.CheckpointManagerOptions(
-            create=False,
-            max_to_keep=2,
-            enable_async_checkpointing=False,
-            multiprocessing_options=processes,
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         with self._writing():
-            folder.mkdir(exist_ok=True)
-            return ocp.CheckpointManager(folder, options=options)
-
-    @property
-    def _writers(self) -> set[int] | None:
-        """Processes that take part in writing checkpoints: the one that has the folder."""
-        return {jax.process_index()}
+            return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
 
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
         """The step of the newest whole checkpoint, if there is one.
