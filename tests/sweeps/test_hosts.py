@@ -128,9 +128,10 @@ def long(tmp_path_factory):
     return finished(out)
 
 
-def test_two_processes_of_four_devices_equal_one_of_eight(tmp_path):
-    end(start(tmp_path / "one", SHORT, devices=8))
-    shows, silent = end(*start_two(tmp_path / "two", SHORT))
+@pytest.mark.parametrize("more", [[], ["--halving=2"]], ids=["whole", "halving"])
+def test_two_processes_of_four_devices_equal_one_of_eight(more, tmp_path):
+    end(start(tmp_path / "one", SHORT, *more, devices=8))
+    shows, silent = end(*start_two(tmp_path / "two", SHORT, *more))
     assert_equal(finished(tmp_path / "one"), finished(tmp_path / "two"), ROUNDING)
     assert "group 2/2" in shows and not silent
     made = [
