@@ -24,7 +24,7 @@ _ADJUSTABLE = (
     "heartbeat_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters
 )
 _SILENCE_SECONDS = 30 if _ADJUSTABLE else 100
-_INTERRUPTED = 130
+INTERRUPTED = 130  # the exit code of a program that was told to stop
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
 
@@ -81,9 +81,13 @@ def together() -> Iterator[None]:
         if jax.distributed.is_initialized():
             multihost_utils.sync_global_devices("end")  # process 0 may have much to write
     except SystemExit as end:
-        if jax.distributed.is_initialized() and end.code not in (0, None, _INTERRUPTED):
+        if jax.distributed.is_initialized() and end.code not in (0, None, INTERRUPTED):
             _leave(end.code if isinstance(end.code, int) else 1)
         raise
+    except KeyboardInterrupt:
+        if not jax.distributed.is_initialized():
+            raise
+        _leave(INTERRUPTED)
     except Exception:
         if not jax.distributed.is_initialized():
             raise
@@ -120,7 +124,8 @@ class _Ending:
     def __init__(self, line: str) -> None:
         self.line = line
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the program
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        before = sys.stderr
+        sys.stderr = open(os.dup(2), "w", 1, before.encoding, before.errors)  # noqa: SIM115
         os.dup2(self._said.fileno(), 2)
         self._handler = _HANDLER(self._aborted)  # C does not keep it alive
         self._on_abort = ctypes.CDLL(None).signal

@@ -216,7 +216,7 @@ def run(main: Callable[[], None]) -> None:
                 main()
             except Interrupted as stop:
                 say(str(stop))
-                sys.exit(130)
+                sys.exit(_hosts.INTERRUPTED)
             except NonFinite as failure:
                 say(str(failure))
                 sys.exit(1)

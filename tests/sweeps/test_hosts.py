@@ -33,7 +33,6 @@ LONG = [
 ROUNDING, GROWN = 1e-9, 1e-6
 # Older JAX takes 100 s to notice.
 ADJUSTABLE = "heartbeat_timeout_seconds" in signature(jax.distributed.initialize).parameters
-pytestmark = pytest.mark.faults
 
 
 def start(out, settings, *more, devices, environment=None):
@@ -128,6 +127,7 @@ def long(tmp_path_factory):
     return finished(out)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("more", [[], ["--halving=2"]], ids=["whole", "halving"])
 def test_two_processes_of_four_devices_equal_one_of_eight(more, tmp_path):
     end(start(tmp_path / "one", SHORT, *more, devices=8))
@@ -142,6 +142,7 @@ def test_two_processes_of_four_devices_equal_one_of_eight(more, tmp_path):
     assert made[::2] == made[1::2]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_process_is_killed_the_other_ends_and_one_process_goes_on(victim, long, tmp_path):
     processes = start_two(tmp_path / "s", LONG)
@@ -160,6 +161,7 @@ def test_when_one_process_is_killed_the_other_ends_and_one_process_goes_on(victi
     assert_equal(long, finished(tmp_path / "s"), GROWN)
 
 
+@pytest.mark.faults
 def test_when_all_are_killed_while_they_write_a_checkpoint_they_go_on(long, tmp_path):
     out, begun = tmp_path / "s", []
 
@@ -178,6 +180,7 @@ def test_when_all_are_killed_while_they_write_a_checkpoint_they_go_on(long, tmp_
     assert_equal(long, finished(out), GROWN)
 
 
+@pytest.mark.faults
 def test_a_signal_to_one_process_stops_both_at_the_same_step(long, tmp_path):
     out = tmp_path / "s"
     processes = start_two(out, LONG)
@@ -191,6 +194,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(long, tmp_path):
     assert_equal(long, finished(out), GROWN)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("alone", [0, 1])
 def test_a_process_that_waits_in_vain_says_so(alone, tmp_path):
     address = coordinator()
@@ -241,6 +245,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_one_line_and_with_room_the_sweep_goes_on(long, small_disk):
     folder, enlarge = small_disk
     out = folder / "s"
@@ -253,6 +258,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_sweep_goes_on(long, small_dis
     assert_equal(long, finished(out), GROWN)
 
 
+@pytest.mark.faults
 def test_a_full_disk_ends_both_processes_with_a_line_each(long, small_disk):
     """That it is full, or that the other one ended, which then said so."""
     folder, enlarge = small_disk
@@ -285,6 +291,7 @@ time.time_ns = lambda: now_ns() + int(next(jumps)) * 10**9
 """
 
 
+@pytest.mark.faults
 def test_a_clock_that_jumps_changes_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
