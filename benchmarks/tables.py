@@ -14,7 +14,7 @@ from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods", "scaling"))
+PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods", "problems", "scaling"))
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
     ("accuracy_published", "klein_gordon2d", "dcgd"): "5e-3",
