@@ -184,6 +184,8 @@ def _join() -> None:
             "--coordinator, --num_processes and --process_id belong together; give all three, or "
             "--distributed to let JAX find them"
         )
+    if FLAGS.coordinator and not FLAGS.coordinator.rpartition(":")[2].isdecimal():
+        raise ConfigError(f"--coordinator is {FLAGS.coordinator!r}; it must be host:port")
     if FLAGS.distributed or FLAGS.coordinator:
         _hosts.join(FLAGS.coordinator, *given, FLAGS.join_timeout_seconds)
 

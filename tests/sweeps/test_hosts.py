@@ -226,6 +226,23 @@ def test_processes_that_differ_do_not_start(different, message, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--distributed"], "can't join: coordinator_address should be defined"),
+        (["--coordinator=host:1"], "--coordinator, --num_processes and --process_id belong"),
+        (["--process_id=0"], "--coordinator, --num_processes and --process_id belong"),
+        (joined(0, "host"), "--coordinator is 'host'; it must be host:port"),
+        (joined(5, "host:1"), "can't join: process_id and num_processes must be nonnegative"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_clear_line(flags, message, tmp_path):
+    (said,) = end(start(tmp_path / "s", SHORT, *flags, devices=1), code=2)
+    (line,) = lines(said)
+    assert line.startswith(message) and not (tmp_path / "s").exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 KiB, and how to make it larger."""
