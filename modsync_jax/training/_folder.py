@@ -79,9 +79,12 @@ class RunFolder:
 
     def save(self, step: int, state: Any) -> None:
         """Writes a checkpoint; an unfinished one is never taken for one."""
-        if step in self._checkpoints.all_steps():
+        there = step in self._checkpoints.all_steps()
+        if there and _is_whole(self.path, step):
             return
         with self._writing():
+            if there:
+                self._checkpoints.delete(step)
             self._checkpoints.save(step, args=ocp.args.PyTreeSave(state), force=True)
             self._note_checksum(step)
 
@@ -234,15 +237,19 @@ def newest_whole(
     path: Path, manager: ocp.CheckpointManager, say: Callable[[str], None] = lambda text: None
 ) -> int | None:
     """The step of the newest checkpoint that is whole; see `RunFolder.latest`."""
-    known, steps = _checksums(path), sorted(manager.all_steps(), reverse=True)
+    steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
-        # Without a checksum the process was killed between the two: the checkpoint is complete.
-        if known.get(str(step)) in (None, _checksum(path, step)):
+        if _is_whole(path, step):
             return step
         say(f"the checkpoint of step {step} in {path} is damaged; using the one before")
     if steps:
         raise RunError(f"all checkpoints in {path} are damaged; start again in another folder")
     return None
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    # Without a checksum the process was killed between the two: the checkpoint is complete.
+    return _checksums(path).get(str(step)) in (None, _checksum(path, step))
 
 
 def _checksum(path: Path, step: int) -> str:

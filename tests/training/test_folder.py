@@ -28,6 +28,10 @@ def test_the_newest_whole_checkpoint_is_used(damaged, tmp_path):
     assert folder.latest(said.append) == 2
     assert said == [f"the checkpoint of step 3 in {folder.path} is damaged; using the one before"]
     assert np.all(folder.restore(2, {"x": jnp.zeros(1000, jnp.int32)})["x"] == 2)
+    folder.save(3, {"x": jnp.full(1000, 33)})  # the run comes to that step again
+    assert folder.latest() == 3
+    assert np.all(folder.restore(3, {"x": jnp.zeros(1000, jnp.int32)})["x"] == 33)
+    data_files(folder.path, 3)[-1].unlink()
     data_files(folder.path, 2)[-1].unlink()
     with pytest.raises(RunError, match=r"all checkpoints in .* are damaged"):
         folder.latest()
