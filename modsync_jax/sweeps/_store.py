@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,35 +63,13 @@ class Store:
             latest |= self._results[name]
         return [latest[replica.name] for replica in replicas]
 
-    def train(
-        self,
-        trainer: _group.Trainer,
-        stage: int | None,
-        begin: int,
-        say: Callable[[str], None],
-        show: _group.Show,
-    ) -> None:
-        """Trains a group from the stage `begin` (0: from the start) to `stage`, and keeps it."""
-        group = trainer.group
+    def open(self, group: Group) -> _hosts.SharedFolder:
+        """The folder of a group, which holds its checkpoints."""
         path = self._folder.path / "groups" / group.folder
         identity = {"replicas": [replica.name for replica in group.replicas]}
-        folder = _hosts.SharedFolder(path, identity, resume=(path / "config.json").exists())
-        inherit = partial(self._inherited, group, begin)
-        outcomes = _group.train(trainer, folder, say, show, until=stage, inherit=inherit)
-        self._keep(trainer, folder, stage, outcomes)
+        return _hosts.SharedFolder(path, identity, resume=(path / "config.json").exists())
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        for path in sorted((self._folder.path / "groups").glob("*/results*.json")):
-            found.setdefault(path.name, {}).update(json.loads(path.read_text()))
-        return found
-
-    def _exported(self, replicas: Sequence[Replica]) -> list[str]:
-        runs = self._folder.path / "runs"
-        ends = ("result.json", "failed.txt")
-        return [r.name for r in replicas if any((runs / r.name / end).exists() for end in ends)]
-
-    def _inherited(self, group: Group, step: int, like: _group.Batch) -> _group.Batch | None:
+    def inherited(self, group: Group, step: int, like: _group.Batch) -> _group.Batch | None:
         """The states of replicas at the end of a stage, from the groups that they were in then."""
         done = self._results.get(_file(step), {})
         homes = [done[r.name]["group"] for r in group.replicas if r.name in done]
@@ -108,7 +86,7 @@ class Store:
         ]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
-    def _keep(
+    def keep(
         self,
         trainer: _group.Trainer,
         folder: RunFolder,
@@ -137,6 +115,17 @@ class Store:
             columns, steps = _table.columns(outcomes)
             folder.write_arrays("metrics.npz", {"steps": steps, **columns})
             folder.write(_file(stage), results)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted((self._folder.path / "groups").glob("*/results*.json")):
+            found.setdefault(path.name, {}).update(json.loads(path.read_text()))
+        return found
+
+    def _exported(self, replicas: Sequence[Replica]) -> list[str]:
+        runs = self._folder.path / "runs"
+        ends = ("result.json", "failed.txt")
+        return [r.name for r in replicas if any((runs / r.name / end).exists() for end in ends)]
 
     def _export_run(
         self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome

@@ -136,8 +136,13 @@ def _train(
                 count = len(trainer.group.replicas)
                 name = f"group {number}/{len(groups)} {trainer.group.label}"
                 show = partial(_show, meter, done - begin * count, count, name)
+                folder = store.open(trainer.group)
+                inherit = partial(store.inherited, trainer.group, begin)
                 with jax.default_matmul_precision(group.config.matmul_precision):
-                    store.train(trainer, stage, begin, meter.line, show)
+                    outcomes = _group.train(
+                        trainer, folder, meter.line, show, until=stage, inherit=inherit
+                    )
+                    store.keep(trainer, folder, stage, outcomes)
                 done += steps(trainer.group)
 
 
