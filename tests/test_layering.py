@@ -22,7 +22,7 @@ ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "calculus": {"_names", "jets"},
     "networks": {"_names", "jets"},
     "sampling": {"_names"},
-    "problems": {"_names", "calculus", "chunks", "sampling"},
+    "problems": {"_names", "_ranges", "calculus", "chunks", "sampling"},
     "methods": CORE | {"_names"},
     "citations": {"_names", "methods", "problems"},
     "reporting": set(),

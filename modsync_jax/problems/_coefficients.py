@@ -3,6 +3,8 @@
 import jax
 from jax import Array
 
+from modsync_jax._ranges import check_range
+
 
 def coefficient(
     name: str, value: float | Array, low: float = float("-inf"), high: float = float("inf")
@@ -23,6 +25,5 @@ def coefficient(
     if isinstance(value, jax.core.Tracer):
         return value
     value = float(value)
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must be between {low:g} and {high:g}")
+    check_range(name, value, low, high)
     return value
