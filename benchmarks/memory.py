@@ -3,8 +3,7 @@
 Burgers' equation, tanh networks, float32, Adam and ModSync+DCGD: 5×128 with ten thousand to a
 million residual points, in chunks of several sizes and all at once, and 5×512 with 1280. Every case
 is a process of its own: the memory is its peak resident size, with Python, JAX and the compiler.
-Time
-is that of one or more steps after as many others.
+Its time is that of one or more steps after as many others.
 
 Cases of which the compiler says that they need more than `--limit` GB for temporary arrays are
 compiled but not run; they have no time, and as memory what the compiler says.

@@ -224,7 +224,7 @@ def files(mesh: Mesh, depth: int, width: int, replicas: int) -> Row:
     def results() -> None:
         arrays, clock = jax.device_get(state), _measure.Clock()
         for index in range(replicas):
-            _group._outcome(made, index, _group._replica(arrays, index), clock)
+            _group._outcome(made, index, _group.member(arrays, index), "", clock)
 
     seconds["results"] = seconds_of(results)
     row = {"size": f"{depth}x{width}", "replicas": replicas, "bytes": size / replicas}

@@ -197,6 +197,46 @@ def pytorch(depth: int, width: int) -> Run:
     return run
 
 
+def products_alone(depth: int, width: int) -> Run:
+    """The matrix products that `flops` counts and nothing between them: what no step goes below.
+
+    Three arrays of residual points and one of condition points pass forward, then backward, and the
+    weights take the sum of their outer products, so that no step repeats the one before.
+    """
+    counts = (RESIDUAL, RESIDUAL, RESIDUAL, INITIAL + 2 * SIDE)
+    keys = jax.random.split(jax.random.key(0), depth - 1 + len(counts))
+    pairs = zip(keys, counts, strict=False)
+    inputs = [jax.random.normal(key, (width, count)) for key, count in pairs]  # no two alike
+    keys = keys[len(counts) :]
+    weights = tuple(jax.random.normal(key, (width, width)) / width**0.5 for key in keys)
+
+    def body(weights: tuple, _: None) -> tuple:
+        arrays, kept = inputs, []
+        for w in weights:
+            kept.append(arrays)
+            arrays = [w @ x for x in arrays]
+        moved = []
+        for w, before in zip(weights[::-1], kept[::-1], strict=True):
+            gradient = sum(g @ x.T for g, x in zip(arrays, before, strict=True))
+            moved.append(w - 1e-9 * gradient)
+            arrays = [w.T @ g for g in arrays]
+        # The first layer's own backward product must not be left out.
+        moved[-1] += 1e-9 * sum(g.max() for g in arrays)
+        return tuple(moved[::-1]), None
+
+    advance = jax.jit(
+        lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
+        static_argnums=1,
+        donate_argnums=0,
+    )
+    holder = [weights]
+
+    def run(steps: int) -> None:
+        holder[0] = jax.block_until_ready(advance(holder[0], steps))
+
+    return run
+
+
 def gemm_rate() -> float:
     """FLOP/s of a 5120×512 by 512×512 float32 product, best of 30."""
     a = jax.random.normal(jax.random.key(0), (5120, 512))
@@ -255,6 +295,7 @@ def measure(
         runs[name], compiled[name] = ours(name, study, depth, width)
     if study.peers:
         runs["plain jax (adam)"] = plain_jax(depth, width)
+        runs["products alone"] = products_alone(depth, width)
     if with_torch:
         runs["pytorch conflictfree"] = pytorch(depth, width)
     times = seconds_per_step(runs, rounds)

@@ -3,9 +3,13 @@
 import hashlib
 import os
 import platform
+import sys
+import tempfile
 from pathlib import Path
 
 import jax
+
+from modsync_jax.training import ConfigError
 
 _BYTES = 2**31  # the least recently used go first
 
@@ -15,16 +19,32 @@ def keep(folder: str) -> None:
 
     Args:
       folder: where; `none` keeps nothing, `auto` keeps them in the user's cache folder.
+
+    Raises:
+      ConfigError: when a folder that was named can't be written.
     """
+    named = folder != "auto"
     if folder == "none":
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    if folder == "auto":
+    if not named:
         # A cache that the user has set up stays; with JAX 0.6 cached code rounded otherwise.
         if jax.config.values["jax_compilation_cache_dir"] or jax.__version_info__ < (0, 10):
             return
         user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = str(user / "modsync_jax" / f"{platform.machine()}-{_features_of_cpu()}")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        problem = (
+            f"can't keep compiled programs in {folder}: {error.strerror}; name another folder with "
+            "--compilation_cache, or none"
+        )
+        if named:
+            raise ConfigError(problem) from None
+        print(f"warning: {problem}", file=sys.stderr)
+        return
     jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
     jax.config.update("jax_compilation_cache_max_size", _BYTES)
 

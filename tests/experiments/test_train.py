@@ -34,6 +34,7 @@ MISTAKES = {
     "--resume": "--resume needs --output_dir",
     "--problem=nowhere.py:heat": "no Python file",
     "--platform=gpx": "unknown platform 'gpx'",
+    "--compilation_cache=/dev/null/x": "can't keep compiled programs in /dev/null/x: Not a direct",
     "burgers": "unexpected argument 'burgers'",
 }
 
@@ -117,6 +118,16 @@ def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path):
     assert kept(of_a_user) == found
     first, second = ((tmp_path / name / "metrics.csv").read_bytes() for name in "ab")
     assert first == second
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="nothing is kept with older JAX")
+def test_without_a_cache_folder_everything_is_compiled_and_a_line_says_so(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    process = program("train", *SMALL, f"--output_dir={tmp_path / 'x'}")
+    assert process.returncode == 0
+    (said,) = [line for line in process.stderr.splitlines() if "warning" in line.lower()]
+    assert "can't keep compiled programs in /dev/null/modsync_jax" in said
 
 
 def test_asking_for_a_gpu_that_is_not_there_is_a_warning(of_a_user, tmp_path):
