@@ -29,18 +29,22 @@ import queue
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from modsync_jax import problems, reporting
 
 RESULTS = Path(__file__).parent / "results"
 EXPONENTIAL = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
 
+Settings = dict[str, dict[str, Any]]
 Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
 
 
 def wide() -> Study:
     size = {"width": 128, "depth": 5, "steps": 12_000}
-    methods = {name: {"method": name} for name in ("adam", "dcgd", "dcgd-proj", "modsync+dcgd")}
+    methods: Settings = {
+        name: {"method": name} for name in ("adam", "dcgd", "dcgd-proj", "modsync+dcgd")
+    }
     methods["modsync+dcgd min_keep=0.5"] = {"method": "modsync+dcgd", "min_keep": 0.5}
     return [("burgers", label, size | method) for label, method in methods.items()]
 
@@ -76,7 +80,7 @@ def pathologies() -> Study:
 def causes() -> Study:
     """What the misses of `pathologies` may come from: one setting changed in each row."""
     m4 = {(problem, label): settings for problem, label, settings in pathologies()}
-    changes = {
+    changes: dict[str, Settings] = {
         "klein_gordon2d": {
             "M4, a weight per condition": {"objectives": "each"},
             "M4, 5 layers": {"depth": 5},

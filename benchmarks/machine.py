@@ -16,7 +16,7 @@ def describe() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    facts = {
+    facts: dict[str, Any] = {
         "processor": names[0] if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",

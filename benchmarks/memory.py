@@ -55,7 +55,8 @@ def measure(case: dict[str, Any], limit: float) -> dict[str, Any]:
     advance = jax.jit(program.advance, static_argnums=1, donate_argnums=0)
     with jax.default_matmul_precision("highest"):
         compiled = advance.lower(state, steps).compile()
-        temporary = compiled.memory_analysis().temp_size_in_bytes
+        sizes: Any = compiled.memory_analysis()
+        temporary = sizes.temp_size_in_bytes
         if temporary > limit * 1e9:
             return case | {"gigabytes": temporary / 1e9, "milliseconds": None}
         state = jax.block_until_ready(compiled(state))

@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ PyTree = Any
 
 def objectives(network: MLP, count: int) -> dict[str, Callable[[PyTree, dict], jax.Array]]:
     """The initial condition, and the residual on each part of the points."""
+    apply: Callable[[PyTree, jax.Array], Any] = network.apply
 
     def field(params: PyTree) -> Field:
-        return Field(lambda x: network.apply(params, x), ("t", "x"), takes_jets=True)
+        return Field(partial(apply, params), ("t", "x"), takes_jets=True)
 
     def residual(params: PyTree, points: jax.Array) -> jax.Array:
         def at(x: jax.Array) -> jax.Array:
@@ -47,6 +49,9 @@ def objectives(network: MLP, count: int) -> dict[str, Callable[[PyTree, dict], j
 
         return jnp.mean(jax.vmap(at)(points) ** 2)
 
+    def on_part(k: int, params: PyTree, batch: dict) -> jax.Array:
+        return residual(params, batch["residual"][k])
+
     def initial(params: PyTree, batch: dict) -> jax.Array:
         x = batch["initial"]
         values = jax.vmap(field(params))(jnp.stack([jnp.zeros_like(x), x], 1))
@@ -54,7 +59,7 @@ def objectives(network: MLP, count: int) -> dict[str, Callable[[PyTree, dict], j
 
     made: dict[str, Callable[[PyTree, dict], jax.Array]] = {"initial": initial}
     for k in range(count - 1):
-        made[f"residual{k}"] = lambda params, batch, k=k: residual(params, batch["residual"][k])
+        made[f"residual{k}"] = partial(on_part, k)
     return made
 
 

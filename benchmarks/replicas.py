@@ -54,7 +54,7 @@ def serve(mode: str, count: int) -> None:
         program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
         state: Any = program.init(0)
     else:
-        often = {"chunk": steps, "eval_every": steps, "checkpoint_every": steps}
+        often: dict[str, Any] = {"chunk": steps, "eval_every": steps, "checkpoint_every": steps}
         size = (SETTINGS["depth"], SETTINGS["width"], count)
         trainer = scaling.trainer(*size, _replicas.make_mesh(), mode, **often)
         state, chunk = trainer.start(), next(_schedule.chunks(config))
@@ -74,7 +74,7 @@ def serve(mode: str, count: int) -> None:
 def steady(count: int, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds a step of one network, and how many times faster than alone."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    servers = {}
+    servers: dict[str, Any] = {}
     for mode in STEPS:
         command = [sys.executable, "-m", "benchmarks.replicas", f"--replicas={count}"]
         servers[mode] = subprocess.Popen([*command, f"--serve={mode}"], **pipes)
@@ -100,7 +100,7 @@ def programs(count: int) -> list[dict[str, Any]]:
     """Seconds of a sweep, and of as many single runs, from the command line."""
     size = [f"--{name}={value}" for name, value in SETTINGS.items() if name != "method"]
     shared = ["--problem=burgers", "--steps=500", *size]
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         single = [
             ["train", f"--method={SETTINGS['method']}", f"--seed={i}", f"--output_dir={folder}/{i}"]

@@ -135,7 +135,7 @@ def cpu() -> Row:
     for depth, width, steps in ((3, 50, 60), (5, 128, 8), (5, 512, 1)):
         one = trainer(depth, width, 1, Mesh(mesh.devices[:1], mesh.axis_names), "map")
         row = counted(one, step(one)[0], 1)
-        counts = dict.fromkeys(("chunk", "eval_every", "checkpoint_every"), steps)
+        counts: dict[str, Any] = dict.fromkeys(("chunk", "eval_every", "checkpoint_every"), steps)
         made = trainer(depth, width, cores, mesh, "map", **counts)
         step(made)
         chunk = next(_schedule.chunks(made.group.config))

@@ -8,6 +8,7 @@ benchmarks/results/ without its suffix, or `across NAME` for a column per size o
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from modsync_jax import reporting
@@ -89,6 +90,10 @@ def _checked(row: dict, name: str, unit: float) -> str:
     return f"{figure} ({row[f'{name}_of_model']:.2f})"
 
 
+def _count(name: str, row: dict) -> str:
+    return f"{row[name]:,}"
+
+
 Cells = Mapping[str, Callable[[dict], str]]
 SCALING: Mapping[str, Cells] = {
     "scaling_cpu": {
@@ -137,7 +142,7 @@ SCALING: Mapping[str, Cells] = {
     "scaling_room": {
         "width": lambda row: str(row["width"]),
         **{
-            f"{machine}, {depth} layers": lambda row, key=f"{machine} {depth}": f"{row[key]:,}"
+            f"{machine}, {depth} layers": partial(_count, f"{machine} {depth}")
             for machine in ("TPU v5e", "H100")
             for depth in (3, 5)
         },
