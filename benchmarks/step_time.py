@@ -37,6 +37,7 @@ import optax
 
 from benchmarks import machine
 from modsync_jax import methods, problems
+from modsync_jax.problems import Problem
 from modsync_jax.training import TrainConfig, _step
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,10 +72,8 @@ STUDIES = {
 }
 
 
-def ours(method: str, study: Study, depth: int, width: int) -> tuple[Run, float]:
+def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
     """Our loop, and the seconds that compiling it took."""
-    config = TrainConfig(method=method, depth=depth, width=width, **study.settings)
-    problem = problems.get(study.problem)
     program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
     state = program.init(0)
     start = time.perf_counter()
@@ -293,7 +292,8 @@ def measure(
     runs: dict[str, Run] = {}
     compiled = {}
     for name in chosen:
-        runs[name], compiled[name] = ours(name, study, depth, width)
+        config = TrainConfig(method=name, depth=depth, width=width, **study.settings)
+        runs[name], compiled[name] = ours(problems.get(study.problem), config)
     if study.peers:
         runs["plain jax (adam)"] = plain_jax(depth, width)
         runs["products alone"] = products_alone(depth, width)

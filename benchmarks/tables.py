@@ -171,6 +171,20 @@ def objectives(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def jets(name: str, content: dict) -> list[list[str]]:
+    """A row per problem, with times both ways and the ratio at each size."""
+    sizes = list(dict.fromkeys(row["size"] for row in content["rows"]))
+    rows = [["problem", *(f"{size}: ms, nested, times faster (95%)" for size in sizes)]]
+    for problem in dict.fromkeys(row["problem"] for row in content["rows"]):
+        line = [f"`{problem}`"]
+        for row in (row for row in content["rows"] if row["problem"] == problem):
+            low, high = row["times_faster_95"]
+            gain = f"**{row['times_faster']:.2f}** ({low:.2f}–{high:.2f})"
+            line.append(f"{row['jets']:.2f}, {row['nested']:.2f}, {gain}")
+        rows.append(line)
+    return rows
+
+
 def replicas(name: str, content: dict) -> list[list[str]]:
     """A row per way to train many networks, of both parts."""
     rows = [["what", "networks", "way", "time", "times faster"]]
@@ -191,6 +205,7 @@ KINDS = {
     "memory": memory,
     "accuracy": accuracy,
     "objectives": objectives,
+    "jets": jets,
     "replicas": replicas,
     "scaling": scaling,
 }

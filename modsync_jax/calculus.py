@@ -30,7 +30,7 @@ class Field:
       apply: the function, from a point `[d]` to values `[m]`.
       coordinates: one letter for each entry of a point, such as `("t", "x")`.
       takes_jets: whether `apply` maps jets to jets too, as the networks of `modsync_jax.networks`
-        do; derivatives up to the second order are then taken so.
+        do; derivatives are then taken so.
     """
 
     apply: Callable[[Array], Array]
@@ -79,9 +79,7 @@ def partials(
     axes = _coordinates(u, x, coordinates)
     operators = [_operator(term, axes) for term in terms]
     if isinstance(u, Field) and u.takes_jets:
-        values = jets.operate(u.apply, x, operators)
-        if values is not None:
-            return values
+        return jets.operate(u.apply, x, operators)
     derivatives = _derivatives(u, frozenset(order for op in operators for order in op), x)
     return tuple(
         sum(c * derivatives[order] for order, c in operator.items())  # type: ignore[misc]

@@ -2,12 +2,16 @@
 
 A network that is built from `linear`, `elementwise` and arithmetic takes a `Jet` where it takes a
 point, and returns one. That costs one product a layer for the value and one for each operator, and
-second derivatives that are only wanted as a sum, `u_xx + u_yy`, are carried as that sum: the
-forward Laplacian (Li et al., Nature Machine Intelligence 2024; Dangel et al., arXiv:2505.13644).
+derivatives that are only wanted as a sum, `u_xx + u_yy`, are carried as that sum: the forward
+Laplacian (Li et al., Nature Machine Intelligence 2024; Dangel et al., arXiv:2505.13644), here of
+any order by Faà di Bruno's formula.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial, reduce
+from operator import mul
 from typing import Any
 
 import jax
@@ -21,8 +25,8 @@ Order = tuple[int, ...]
 Operator = Mapping[Order, ArrayLike]
 """A linear differential operator: its coefficient for each order."""
 
-Bend = tuple[tuple[int, int, Any], ...]
-"""A sum of second derivatives: the two first derivatives to multiply, and the coefficient."""
+Bend = tuple[tuple[tuple[int, ...], Any], ...]
+"""What else than the slope bends an operator: which derivatives to multiply, and by what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Jet:
     Attributes:
       value: `[n]`.
       carried: for each operator without its value term, `[n]`.
-      bends: the second-order part of each operator, `(i, j, coefficient)` of the first derivatives
-        that are `carried[i]` and `carried[j]`.
+      bends: of each operator, its orders split into two or more lower ones: `((i, j, ...),
+        coefficient)`, where these are `carried[i]`, `carried[j]`, ...
       constant: whether `carried` is the same at every point, as it is for the coordinates.
     """
 
@@ -69,7 +73,7 @@ class Jet:
         products = [
             a * other.value
             + self.value * b
-            + sum(c * (f[i] * g[j] + f[j] * g[i]) for i, j, c in bend)
+            + sum(c * (f[i] * g[j] + f[j] * g[i]) for i, j, c in _pairs(bend))
             for a, b, bend in zip(f, g, self.bends, strict=True)
         ]
         return self._with(self.value * other.value, products)
@@ -90,9 +94,7 @@ class Jet:
         return Jet(value, tuple(carried), self.bends)
 
 
-def operate(
-    u: Callable[[Any], Any], x: Array, operators: Sequence[Operator]
-) -> tuple[Array, ...] | None:
+def operate(u: Callable[[Any], Any], x: Array, operators: Sequence[Operator]) -> tuple[Array, ...]:
     """Applies linear operators to a function that takes jets.
 
     Args:
@@ -101,15 +103,16 @@ def operate(
       operators: what to apply, with coefficients that may be tracers.
 
     Returns:
-      For each operator an array `[m]`; None if one has an order above the second.
+      For each operator an array `[m]`.
     """
-    if any(len(order) > 2 for operator in operators for order in operator):
-        return None
-    directions, bends, sources = _plan(operators)
+    carried, bends, sources = _plan(operators)
     units = jnp.eye(len(x), dtype=x.dtype)
-    zero = jnp.zeros_like(units[0])
-    carried: Any = tuple(sum((c * units[i] for i, c in b.items()), zero) for b in directions)
-    jet = u(Jet(x, carried, tuple(bends), constant=True))
+
+    def direction(operator: Operator) -> Array:
+        first: list[Any] = [c * units[order[0]] for order, c in operator.items() if len(order) == 1]
+        return sum(first, jnp.zeros_like(units[0]))
+
+    jet = u(Jet(x, tuple(map(direction, carried)), bends, constant=True))
 
     def read(operator: Operator, source: Mapping[int, ArrayLike]) -> Array:
         terms = [operator[()] * jet.value] if () in operator else []
@@ -120,26 +123,50 @@ def operate(
 
 def _plan(
     operators: Collection[Operator],
-) -> tuple[list[Mapping[int, ArrayLike]], list[Bend], list[Mapping[int, ArrayLike]]]:
-    """What to carry, `(directions, bends)`, and by which factors each operator reads from it."""
-    axes = sorted({axis for op in operators for order in op if len(order) == 2 for axis in order})
-    directions: list[Mapping[int, ArrayLike]] = [{axis: 1.0} for axis in axes]
-    bends: list[Bend] = [()] * len(axes)
+) -> tuple[list[Operator], tuple[Bend, ...], list[Mapping[int, ArrayLike]]]:
+    """What to carry, how it bends, and by which factors each operator reads from it."""
+    blocks = {
+        block for op in operators for order in op for split in _splits(order) for block in split
+    }
+    alone = sorted(blocks, key=lambda order: (len(order), order))
+    carried: list[Operator] = [{order: 1.0} for order in alone]
     sources: list[Mapping[int, ArrayLike]] = []
     for operator in operators:
-        first = {order[0]: c for order, c in operator.items() if len(order) == 1}
-        second = tuple(
-            (axes.index(order[0]), axes.index(order[1]), c)
-            for order, c in operator.items()
-            if len(order) == 2
-        )
-        if second or not first.keys() <= set(axes):
-            sources.append({len(directions): 1.0})
-            directions.append(first)
-            bends.append(second)
+        own = {order: c for order, c in operator.items() if order}
+        if own.keys() <= blocks:
+            sources.append({alone.index(order): c for order, c in own.items()})
         else:
-            sources.append({axes.index(axis): c for axis, c in first.items()})
-    return directions, bends, sources
+            sources.append({len(carried): 1.0})
+            carried.append(own)
+
+    def bend(operator: Operator) -> Bend:
+        return tuple(
+            (tuple(sorted(map(alone.index, split))), count * c if count > 1 else c)
+            for order, c in operator.items()
+            for split, count in Counter(map(tuple, map(sorted, _splits(order)))).items()
+        )
+
+    return carried, tuple(map(bend, carried)), sources
+
+
+def _splits(order: Order) -> list[tuple[Order, ...]]:
+    """All ways to split a derivative into two or more lower ones, as often as they occur.
+
+    `(0, 0, 1)` is `(0, 0)` and `(1,)` once, `(0, 1)` and `(0,)` twice, and all apart once.
+    """
+
+    def partitions(order: Order) -> list[tuple[Order, ...]]:
+        if not order:
+            return [()]
+        first, found = order[:1], []
+        for blocks in partitions(order[1:]):
+            joined = [
+                (*blocks[:i], first + block, *blocks[i + 1 :]) for i, block in enumerate(blocks)
+            ]
+            found += [(first, *blocks), *joined]
+        return found
+
+    return [blocks for blocks in partitions(order) if len(blocks) > 1]
 
 
 def linear(kernel: Array, x: Any, bias: Array | None = None) -> Any:
@@ -181,11 +208,15 @@ def elementwise(function: Callable[[Array], Array], x: Any) -> Any:
     """
     if not isinstance(x, Jet):
         return function(x)
-    value, slope, curvature = _DERIVATIVES.get(function, _by_jvp(function))(x.value)
+    order = max((len(split) for bend in x.bends for split, _ in bend), default=1)
+    value, *slopes = _derivatives(function, x.value, order)
     carried = []
     for a, bend in zip(x.carried, x.bends, strict=True):
-        bent = sum(curvature * c * x.carried[i] * x.carried[j] for i, j, c in bend)
-        carried.append(slope * a + bent if bend else slope * a)
+        bent = sum(
+            reduce(mul, (x.carried[i] for i in split), slopes[len(split) - 1] * c)
+            for split, c in bend
+        )
+        carried.append(slopes[0] * a + bent if bend else slopes[0] * a)
     return x._with(value, carried)
 
 
@@ -202,15 +233,14 @@ def call(function: Callable[[Array], Array], x: Any) -> Any:
     if not isinstance(x, Jet):
         return jnp.vectorize(function, signature="(n)->(m)")(x)
 
-    def slope(a: Array, b: Array) -> Array:
-        return jax.jvp(function, (a,), (b,))[1]
+    def along(*directions: Array) -> Array:
+        derivative = function
+        for direction in directions:
+            derivative = partial(_slope, derivative, direction)
+        return derivative(x.value)
 
     carried = [
-        slope(x.value, a)
-        + sum(
-            c * jax.jvp(lambda y, i=i: slope(y, x.carried[i]), (x.value,), (x.carried[j],))[1]
-            for i, j, c in bend
-        )
+        along(a) + sum(c * along(*(x.carried[i] for i in split)) for split, c in bend)
         for a, bend in zip(x.carried, x.bends, strict=True)
     ]
     return x._with(function(x.value), carried)
@@ -233,37 +263,45 @@ def concatenate(parts: Sequence[Any]) -> Any:
     return parts[0]._with(jnp.concatenate([p.value for p in parts]), carried)
 
 
-def _tanh(z: Array) -> tuple[Array, Array, Array]:
+def _slope(function: Callable[[Array], Array], direction: Array, x: Array) -> Array:
+    return jax.jvp(function, (x,), (direction,))[1]
+
+
+def _pairs(bend: Bend) -> list[tuple[int, int, Any]]:
+    """The splits that the product rule knows: a factor each."""
+    return [(*split, c) for split, c in bend if len(split) == 2]
+
+
+def _derivatives(function: Callable[[Array], Array], z: Array, order: int) -> tuple[Array, ...]:
+    """A function's values and its derivatives up to an order."""
+    if order < 4 and function in _KNOWN:
+        return _KNOWN[function](z)[: order + 1]
+    if order == 0:
+        return (function(z),)
+    lower, raised = jax.jvp(
+        lambda z: _derivatives(function, z, order - 1), (z,), (jnp.ones_like(z),)
+    )
+    return (*lower, raised[-1])
+
+
+def _tanh(z: Array) -> tuple[Array, ...]:
     value = jnp.tanh(z)
     slope = 1 - value * value
-    return value, slope, -2 * value * slope
+    return value, slope, -2 * value * slope, slope * (4 - 6 * slope)
 
 
-def _sin(z: Array) -> tuple[Array, Array, Array]:
-    value = jnp.sin(z)
-    return value, jnp.cos(z), -value
+def _sin(z: Array) -> tuple[Array, ...]:
+    value, slope = jnp.sin(z), jnp.cos(z)
+    return value, slope, -value, -slope
 
 
-def _cos(z: Array) -> tuple[Array, Array, Array]:
-    value = jnp.cos(z)
-    return value, -jnp.sin(z), -value
+def _cos(z: Array) -> tuple[Array, ...]:
+    value, slope = jnp.cos(z), -jnp.sin(z)
+    return value, slope, -value, -slope
 
 
-_DERIVATIVES: Mapping[Any, Callable[[Array], tuple[Array, Array, Array]]] = {
+_KNOWN: Mapping[Any, Callable[[Array], tuple[Array, ...]]] = {
     jnp.tanh: _tanh,
     jnp.sin: _sin,
     jnp.cos: _cos,
 }
-
-
-def _by_jvp(function: Callable[[Array], Array]) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """A function's values and first two derivatives, by nested forward mode."""
-
-    def with_slope(z: Array) -> tuple[Array, Array]:
-        return jax.jvp(function, (z,), (jnp.ones_like(z),))
-
-    def with_curvature(z: Array) -> tuple[Array, Array, Array]:
-        (value, slope), (_, curvature) = jax.jvp(with_slope, (z,), (jnp.ones_like(z),))
-        return value, slope, curvature
-
-    return with_curvature

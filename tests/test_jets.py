@@ -1,5 +1,6 @@
 """Jets against nested forward mode, which knows nothing of layers."""
 
+import collections
 import dataclasses
 import functools
 
@@ -27,6 +28,9 @@ TERMS = (
     "yy",
     {"tx": 1.0, "xt": 2.0},
 )
+# What is carried for these are orders of the above, and new ones.
+HIGHER = ("xxx", {"t": 1.0, "xxx": 0.2}, "txy", {"xxt": 1.0, "ttx": -2.0, "xy": 3.0, "y": 1.0})
+FOURTH = ("xxxx", {"tttt": 1.0, "ttxx": 2.0, "xxxx": 1.0}, "txyy")
 POINT = jnp.array([0.3, -0.7, 1.1])
 
 
@@ -51,8 +55,8 @@ def test_a_network_carries_what_forward_mode_computes(x64, activation, scaled):
     )
     variables = network.init(jax.random.key(1), POINT)
     u = functools.partial(network.apply, variables)
-    assert_equal(*both_ways(u))
-    for term in TERMS:  # alone, nothing is shared
+    assert_equal(*both_ways(u, TERMS + HIGHER))
+    for term in TERMS + HIGHER:  # alone, nothing is shared
         assert_equal(*both_ways(u, (term,)))
 
 
@@ -66,7 +70,33 @@ def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
         gate = jnp.arange(4.0) * a * b - (1.0 - a) * (-b) + 2.0 - a
         return jets.concatenate([gate, jets.elementwise(jnp.sin, gate), x * x])
 
-    assert_equal(*both_ways(u))
+    assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
+
+
+def test_any_function_can_be_called(x64):
+    """Its derivatives are taken by forward mode, and composed with those of what it is given."""
+
+    def inner(x):
+        return jets.elementwise(jnp.tanh, jets.linear(jnp.arange(9.0).reshape(3, 3) / 9, x))
+
+    def u(x):
+        return jets.call(lambda y: jnp.stack([y[0] * y[1] * y[2], jnp.exp(y[0] - y[2])]), inner(x))
+
+    assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
+
+
+@pytest.mark.parametrize("function", [jnp.tanh, jnp.sin, jnp.cos, jnp.exp])
+def test_derivatives_of_an_activation_are_those_of_forward_mode(x64, function):
+    """Of the first four; those written out are three, and the fourth is the slope of the third."""
+    z, x = jnp.linspace(-3, 3, 13), jnp.array([0.4])
+
+    def u(x):
+        return jets.elementwise(function, jets.linear(z[None], x))
+
+    names = ("", "x", "xx", "xxx", "xxxx")
+    got = partials(Field(u, ("x",), takes_jets=True), x, *names)
+    want = partials(Field(u, ("x",)), x, *names)
+    np.testing.assert_allclose(jnp.stack(got), jnp.stack(want), rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture
@@ -127,16 +157,10 @@ def test_sums_are_carried_as_one(x64):
     assert products("", "tt", "xx", "yy") == 7
     assert products("", {"tt": 1.0, "xx": 1.0, "yy": 1.0}) == 5
     assert products("", {"t": 1.0, "x": 3.0}) == 2
+    assert products("", "x", {"t": 1.0, "xxx": 0.1}) == 4  # Korteweg-de Vries: u, u_x, u_xx, one
 
 
-def test_orders_above_the_second_are_left_to_forward_mode():
-    network = MLP(width=4, depth=2)
-    x = jnp.array([0.2])
-    variables = network.init(jax.random.key(0), x)
-    apply = functools.partial(network.apply, variables)
-    assert jets.operate(apply, x, [{(): 1.0}, {(0, 0, 0): 1.0}]) is None
-    third = jax.jacfwd(jax.jacfwd(jax.jacfwd(lambda x: apply(x)[0])))(x)
-    # float32, the same nesting of forward mode
-    np.testing.assert_allclose(
-        partials(Field(apply, ("x",), takes_jets=True), x, "xxx")[0], third.ravel(), rtol=1e-4
-    )
+def test_a_split_of_an_order_is_counted_as_often_as_it_occurs():
+    """Faà di Bruno's formula for the fourth derivative, 1 + 4 + 3 + 6 splits with all apart."""
+    counts = collections.Counter(tuple(sorted(map(len, s))) for s in jets._splits((0, 0, 0, 0)))
+    assert counts == {(1, 3): 4, (2, 2): 3, (1, 1, 2): 6, (1, 1, 1, 1): 1}

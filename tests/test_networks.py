@@ -214,7 +214,7 @@ def test_periods_hold_for_the_field_and_its_derivatives(x64, kind):
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_every_network_carries_what_forward_mode_computes(x64, kind, option):
     network, params = make(kind, option)
-    terms = ("", "t", "tx", "xx", {"": 2.0, "t": 1.0, "xx": -0.3}, {"tt": 1.0, "xx": -1.0})
+    terms = ("", "t", "tx", "xx", {"": 2.0, "t": 1.0, "xx": -0.3}, {"tt": 1.0, "xx": -1.0}, "txx")
 
     def operators(takes_jets, dtype=jnp.float64):
         narrow = dataclasses.replace(network, param_dtype=dtype)
@@ -258,7 +258,7 @@ def test_a_constrained_network_satisfies_its_conditions_and_carries_derivatives(
         np.testing.assert_allclose(value, [np.sin(t), x**2], atol=1e-15)
     field = Field(functools.partial(network.apply, params), ("t", "x"), network.takes_jets)
     x = jnp.array([0.3, -0.7])
-    terms = ("", "x", {"t": 1.0, "xx": -0.3, "tx": 2.0})
+    terms = ("", "x", {"t": 1.0, "xx": -0.3, "tx": 2.0}, {"x": 1.0, "txx": 0.5})
     plain = dataclasses.replace(field, takes_jets=False)
     carried, nested = (jnp.stack(partials(f, x, *terms)) for f in (field, plain))
     assert field.takes_jets

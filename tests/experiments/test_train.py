@@ -110,7 +110,9 @@ def kept(folder):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="nothing is kept with older JAX")
-def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path):
+def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path, monkeypatch):
+    # However long they took: which take more than JAX's second depends on what else runs.
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     assert program("train", *SMALL, f"--output_dir={tmp_path / 'a'}").returncode == 0
     found = kept(of_a_user)
     assert found and all(of_a_user / "modsync_jax" in path.parents for path in found)
@@ -126,7 +128,7 @@ def test_without_a_cache_folder_everything_is_compiled_and_a_line_says_so(monkey
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     process = program("train", *SMALL, f"--output_dir={tmp_path / 'x'}")
     assert process.returncode == 0
-    (said,) = [line for line in process.stderr.splitlines() if "warning" in line.lower()]
+    (said,) = [line for line in process.stderr.splitlines() if line.startswith("warning: ")]
     assert "can't keep compiled programs in /dev/null/modsync_jax" in said
 
 
