@@ -26,7 +26,7 @@ Operator = Mapping[Order, ArrayLike]
 """A linear differential operator: its coefficient for each order."""
 
 Bend = tuple[tuple[tuple[int, ...], Any], ...]
-"""What else than the slope bends an operator: which derivatives to multiply, and by what."""
+"""The rest of the chain rule: lower derivatives to multiply, by their index, and a coefficient."""
 
 
 @dataclasses.dataclass(frozen=True)
