@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks import machine
-from benchmarks.step_time import NU, Run, interval, seconds_per_step
+from benchmarks.step_time import NU, Run, interval, scanned, seconds_per_step
 from modsync_jax import mask_objectives, methods, value_and_objective_grads, with_thresholds
 from modsync_jax.calculus import Field, partials
 from modsync_jax.networks import MLP
@@ -83,16 +83,7 @@ def training(method: str, depth: int, width: int, count: int) -> Run:
         updates, state = tx.update(grads, state, params, losses=losses, key=draw)
         return (optax.apply_updates(params, updates), state, key), None
 
-    def advance(carry: tuple, steps: int) -> tuple:
-        return jax.lax.scan(step, carry, None, length=steps)[0]
-
-    compiled = jax.jit(advance, static_argnums=1, donate_argnums=0)
-    holder = [(params, jax.tree.map(jnp.copy, tx.init(params)), jax.random.key(1))]
-
-    def run(steps: int) -> None:
-        holder[0] = jax.block_until_ready(compiled(holder[0], steps))
-
-    return run
+    return scanned(step, (params, jax.tree.map(jnp.copy, tx.init(params)), jax.random.key(1)))
 
 
 def main() -> None:

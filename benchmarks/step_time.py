@@ -88,6 +88,21 @@ def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
     return run, seconds
 
 
+def scanned(body: Callable[[Any, None], tuple[Any, None]], state: Any) -> Run:
+    """Steps of `body` in one program; the state is kept, and given up, from call to call."""
+    advance = jax.jit(
+        lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
+        static_argnums=1,
+        donate_argnums=0,
+    )
+    holder = [state]
+
+    def run(steps: int) -> None:
+        holder[0] = jax.block_until_ready(advance(holder[0], steps))
+
+    return run
+
+
 def plain_jax(depth: int, width: int) -> Run:
     """What a hand-written JAX PINN does: one summed loss, nested jvp, Adam."""
     sizes = [2, *[width] * depth, 1]
@@ -131,17 +146,7 @@ def plain_jax(depth: int, width: int) -> Run:
         updates, state = tx.update(grads, state)
         return (optax.apply_updates(params, updates), state, key), None
 
-    advance = jax.jit(
-        lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
-        static_argnums=1,
-        donate_argnums=0,
-    )
-    holder = [(params, tx.init(params), jax.random.key(1))]
-
-    def run(steps: int) -> None:
-        holder[0] = jax.block_until_ready(advance(holder[0], steps))
-
-    return run
+    return scanned(body, (params, tx.init(params), jax.random.key(1)))
 
 
 def pytorch(depth: int, width: int) -> Run:
@@ -224,17 +229,7 @@ def products_alone(depth: int, width: int) -> Run:
         moved[-1] += 1e-9 * sum(g.max() for g in arrays)
         return tuple(moved[::-1]), None
 
-    advance = jax.jit(
-        lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
-        static_argnums=1,
-        donate_argnums=0,
-    )
-    holder = [weights]
-
-    def run(steps: int) -> None:
-        holder[0] = jax.block_until_ready(advance(holder[0], steps))
-
-    return run
+    return scanned(body, weights)
 
 
 def gemm_rate() -> float:

@@ -55,6 +55,7 @@ def test_a_network_carries_what_forward_mode_computes(x64, activation, scaled):
     )
     variables = network.init(jax.random.key(1), POINT)
     u = functools.partial(network.apply, variables)
+    assert_equal(*both_ways(u))
     assert_equal(*both_ways(u, TERMS + HIGHER))
     for term in TERMS + HIGHER:  # alone, nothing is shared
         assert_equal(*both_ways(u, (term,)))
@@ -70,6 +71,7 @@ def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
         gate = jnp.arange(4.0) * a * b - (1.0 - a) * (-b) + 2.0 - a
         return jets.concatenate([gate, jets.elementwise(jnp.sin, gate), x * x])
 
+    assert_equal(*both_ways(u))
     assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
 
 
@@ -82,6 +84,7 @@ def test_any_function_can_be_called(x64):
     def u(x):
         return jets.call(lambda y: jnp.stack([y[0] * y[1] * y[2], jnp.exp(y[0] - y[2])]), inner(x))
 
+    assert_equal(*both_ways(u))
     assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
 
 

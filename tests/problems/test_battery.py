@@ -97,7 +97,7 @@ def table(start, oscillation, rest, points, degree):
     nodes = np.cos(np.pi * (np.arange(degree + 1)[::-1] + 0.5) / (degree + 1))
     times = (1 + nodes) / 2
     modes = np.fft.rfft(start(np.arange(points) / points * 2 - 1))
-    solution = solve_ivp(rate, (0, 1), modes, "DOP853", times, rtol=1e-10, atol=1e-12)
+    solution = solve_ivp(rate, (0, 1), modes, "DOP853", times, rtol=1e-12, atol=1e-14)
     modes = np.exp(frequency * times[:, None]) * solution.y.T
     modes *= np.where(k % (points // 2), 2, 1) * (-1.0) ** k / points  # the grid starts at x = -1
     return np.linalg.solve(chebyshev.chebvander(nodes, degree), modes)
@@ -210,8 +210,7 @@ def away_from_the_kink(points):
 # in references 1e-12 with sums of 100 terms for Burgers. In the shock of Burgers the residual's
 # terms reach 5e3 and are themselves quotients of rounded sums, hence 1e-8.
 # Of the numerical solutions, references and tables are both accurate to 1e-8, the steps of the
-# references in time; a residual multiplies the tables' own 1e-9 by rates of up to 1e3, for Korteweg
-# and de Vries, whose modes turn at μ(πk)³, up to 1e4.
+# references in time; a residual multiplies the tables' own 1e-9 by rates of up to 1e3.
 # Of the kink at Allen-Cahn's start, the table leaves out Σ 8/(πk)² over k > 512 = 1.6e-3 at most.
 ROWS = {
     "allen_cahn": Row(
@@ -234,7 +233,7 @@ ROWS = {
     "klein_gordon2d": Row(klein_gordon2d, {"frequency": 3.0}),
     "klein_gordon3d": Row(klein_gordon3d, {"frequency": 0.7}),
     "korteweg_de_vries": Row(
-        korteweg_de_vries, {"dispersion": 0.004}, residual=2e-5, reference=2e-8
+        korteweg_de_vries, {"dispersion": 0.004}, residual=5e-6, reference=2e-8
     ),
     "poisson1d": Row(poisson1d, {"frequency": 30.0}),
     "poisson2d": Row(poisson2d, {"frequency": 5.0}),
