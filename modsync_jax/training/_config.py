@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from modsync_jax import methods, networks, sampling
 from modsync_jax._names import unknown
+from modsync_jax.problems import GROUPINGS
 from modsync_jax.training import _optimizers
 
 _AUTO = ("auto", "yes", "no")
@@ -68,7 +69,10 @@ class TrainConfig:
     )
 
     objectives: str = _field(
-        "paper", "'paper': residual and boundary; 'each': every condition apart", ("paper", "each")
+        "grouped",
+        "'grouped': residual, boundary (all conditions on faces) and each set of data; 'each':"
+        " every condition apart",
+        GROUPINGS,
     )
     loss_weights: Mapping[str, float] = _field(
         {}, "fixed weights by objective, boundary=10,...", traceable=True
@@ -77,7 +81,9 @@ class TrainConfig:
     chunk_points: int = _field(
         0, "points differentiated at once: memory against time (0: what is fastest)"
     )
-    sampler: str = _field("uniform", "how points are drawn", ("auto", *sampling.SAMPLERS))
+    sampler: str = _field(
+        "auto", "how points are drawn ('auto': as the problem says)", ("auto", *sampling.SAMPLERS)
+    )
 
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
     learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
@@ -174,6 +180,11 @@ class TrainConfig:
             value = {**getattr(new, field), key: number} if key else number
             object.__setattr__(new, field, value)
         return new
+
+    @property
+    def sampler_name(self) -> str | None:
+        """The sampler that replaces the problem's own, if one does."""
+        return None if self.sampler == "auto" else self.sampler
 
     @property
     def total_steps(self) -> int:

@@ -81,17 +81,23 @@ def solve(
         with jax.default_matmul_precision(config.matmul_precision):
             solution = _train(problem, built if own is None else own, config, folder, progress)
         if folder is not None:
-            finish(folder, problem, solution, identity)
+            finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
         reporting.write_report(folder.path)
     return solution
 
 
 def finish(
-    folder: RunFolder, problem: Problem, solution: Solution, identity: Mapping[str, Any]
+    folder: RunFolder,
+    problem: Problem,
+    config: TrainConfig,
+    solution: Solution,
+    identity: Mapping[str, Any],
 ) -> None:
     """Writes what a finished run adds to its folder; `result.json`, which says so, last."""
-    folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+    arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
+    folder.write_arrays("solution.npz", arrays)
+    folder.write_arrays("layers.npz", _measure.layers(solution))
     folder.write_text("references.bib", citations.of_run(identity))
     folder.write("result.json", solution.result)
 
@@ -180,7 +186,7 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
             "jax.config.update('jax_enable_x64', True) first"
         )
     try:
-        groups = problem.groups(config.objectives)
+        groups = problem.objective_terms(config.objectives)
         jax.eval_shape(lambda: problem.sample(jax.random.key(0), config.points))
     except ValueError as error:
         raise ConfigError(str(error)) from None
