@@ -17,6 +17,31 @@ from modsync_jax.training import _optimizers
 _AUTO = ("auto", "yes", "no")
 
 
+FORMAT = 2  # of a run's folder
+
+
+def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` of any format says, in the words of this one.
+
+    Settings that are newer than the file have their defaults, which change nothing.
+
+    Raises:
+      ConfigError: on a format newer than this program knows.
+    """
+    written = stored.get("format", 1)
+    if written > FORMAT:
+        raise ConfigError(
+            f"the folder has format {written}, and this program reads {FORMAT} and older; install "
+            "the newer modsync_jax that wrote it"
+        )
+    new = dict(stored)
+    if written < 2:
+        new |= {"coefficients": stored.get("coefficients", {})}
+        if stored.get("objectives") == "paper":
+            new["objectives"] = "grouped"
+    return new
+
+
 def entry_type(field: dataclasses.Field) -> type | None:
     """The type of the numbers in a setting that is a mapping; None for any other setting."""
     return next(iter(get_args(field.type)[1:]), None)
@@ -172,12 +197,17 @@ class TrainConfig:
         """This configuration with other numbers, which may be tracers and are not checked.
 
         Args:
-          numbers: by the names of fields, or, of fields that are mappings, `loss_weights.boundary`.
+          numbers: by the names of fields, of fields that are mappings as `loss_weights.boundary`,
+            and hyperparameters of the method's parts as `cagrad.c`.
         """
         new = copy.copy(self)
         for name, number in numbers.items():
             field, _, key = name.partition(".")
-            value = {**getattr(new, field), key: number} if key else number
+            value: Any = number
+            if field in methods.PARTS:
+                field, value = "method", methods.parse(new.method).replace(field, **{key: number})
+            elif key:
+                value = {**getattr(new, field), key: number}
             object.__setattr__(new, field, value)
         return new
 
@@ -190,6 +220,12 @@ class TrainConfig:
     def total_steps(self) -> int:
         """Steps and polishing iterations."""
         return self.steps + self.polish_steps
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration that a run's `config.json` holds; its other entries are left out."""
+        fields = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: stored[name] for name in fields if name in stored})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":

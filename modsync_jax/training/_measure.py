@@ -174,7 +174,7 @@ def summary(
     final = rows[-1]
     result: dict[str, Any] = {
         "problem": problem.name,
-        "method": config.method,
+        "method": str(config.method),
         "seed": config.seed,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
@@ -234,6 +234,21 @@ def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) ->
     broken = [f"loss {name!r} is {loss}" for name, loss in named if not np.isfinite(loss)]
     what = " and ".join(broken) or "all losses are finite, but the update is not"
     return f"step {step}: {what}"
+
+
+def where_it_broke(problem: Problem, points: Any, residuals: dict[str, dict[str, Array]]) -> str:
+    """The first point where a residual is not finite: `; 'heat' of residual is nan at t=0, x=1`."""
+    for term, values in residuals.items():
+        for name, column in values.items():
+            broken = np.flatnonzero(~np.isfinite(np.asarray(column)))
+            if not broken.size:
+                continue
+            of_term = points[term]["point"] if isinstance(points[term], dict) else points[term]
+            first = zip(problem.coordinates, np.asarray(of_term)[broken[0]], strict=True)
+            where = ", ".join(f"{letter}={value:.6g}" for letter, value in first)
+            what = f"{name!r} of {term} is {float(column[broken[0]])} at {where}"
+            return f"; {what} ({broken.size} of {len(column)} points of the batch)"
+    return ""
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,9 @@ def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
     """Reads a run's best parameters so far; `load("runs/x")(points)` evaluates them.
 
+    Damaged checkpoints are left out with a warning, and with them a result that is not of the
+    parameters that are returned.
+
     Args:
       run: the run's folder.
       network: the module, when the run was given one of its own.
@@ -120,13 +124,20 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
             )
         kind = networks.NETWORKS[config["network"]]
         network = kind(**config["architecture"], param_dtype=jnp.dtype(config["dtype"]))
-    trained = _folder.read_best(run)
+    step, trained = _folder.read_best(run, warnings.warn)
     result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
+    if result and result["steps"] != step:
+        warnings.warn(
+            f"the parameters in {run} are those of step {step}, but its result is that of step "
+            f"{result['steps']}, which is left out",
+            stacklevel=2,
+        )
+        result = {}
     return Solution(
         network,
         tuple(config["coordinates"]),
         transform.export(trained),
         trained,
         result,
-        _folder.read_metrics(run),
+        [row for row in _folder.read_metrics(run) if row["step"] <= step],
     )

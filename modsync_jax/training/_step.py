@@ -130,7 +130,8 @@ def build(
     `place` is that of `Problem.objectives`.
     """
     dtype = jnp.dtype(config.dtype)
-    masked = methods.is_masked(config.method)
+    method = methods.parse(config.method)
+    masked, alternating = method.masked, method.alternates
     counted = {**problem.points, **config.points}
     sample = partial(problem.sample, points=config.points, sampler=config.sampler_name, dtype=dtype)
 
@@ -147,10 +148,10 @@ def build(
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
     losses_and_grads = gradients.value_and_objective_grads(objectives)
     loss_and_grad = aggregators.value_and_objective_grad(objectives)
-    alternating = methods.alternates(config.method)
     rate = _optimizers.learning_rate(config)
+    known_rate = not isinstance(config.optimizer, _optimizers.Own)
     tx = methods.build(
-        config.method,
+        method,
         _optimizers.weights_optimizer(config),
         _optimizers.thresholds_optimizer(config),
         num_objectives=len(names),
@@ -286,7 +287,7 @@ def build(
         u, unknowns = fields(evaluated := export(state.params))
         of_terms = {name: loss(evaluated, batch) for name, loss in terms.items()}
         row = {"step": state.step, "loss": losses.sum()}
-        if rate is not None:
+        if known_rate:
             row["learning_rate"] = rate(state.step)
         row |= {f"loss/{name}": losses[k] for k, name in enumerate(names)}
         row |= {f"term/{name}": value for name, value in of_terms.items()}
