@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -11,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import _cache, _processes
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
+    SECTIONS,
     ConfigError,
     Interrupted,
     NonFinite,
@@ -22,7 +23,11 @@ from modsync_jax.training import (
     entry_type,
 )
 
+from . import _cache, _processes
+
 FLAGS = flags.FLAGS
+_DEVICE_FLAGS = """platform deterministic compilation_cache strategy point_devices memory_gib
+cpu_devices distributed coordinator num_processes process_id join_timeout_seconds"""
 _DEFINE: dict[Any, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -194,6 +199,34 @@ def _add_xla_flag(flag: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
+def show_help(text: str) -> None:
+    """Prints what a program does and its flags in sections."""
+    settings, title = {}, ""
+    for field in dataclasses.fields(TrainConfig):
+        title = SECTIONS.get(field.name, title)
+        settings[field.name] = title
+    own = [
+        module
+        for module in FLAGS.flags_by_module_dict()
+        if not module.startswith(("absl", "orbax"))
+    ]
+    found = {flag.name: flag for m in own for flag in FLAGS.flags_by_module_dict()[m]}
+    sections: dict[str, list[Any]] = {"This program": []}
+    for title in SECTIONS.values():
+        sections[title] = [found.pop(n) for n, of in settings.items() if of == title and n in found]
+    sections["Devices"] = [found.pop(name) for name in _DEVICE_FLAGS.split() if name in found]
+    sections["This program"] = list(found.values())
+    print(text.strip())
+    for title, members in sections.items():
+        if members:
+            print(f"\n{title}")
+        for flag in members:
+            name = f"[no]{flag.name}" if flag.boolean else flag.name
+            default = "" if flag.default in (None, "", False) else f" (default: {flag.default})"
+            line = f"--{name}: {flag.help}{default}"
+            print(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="      "))
+
+
 _EXTRAS = {"gpu": "cuda12", "tpu": "tpu"}
 
 
@@ -201,6 +234,9 @@ def run(main: Callable[[], None]) -> None:
     """Runs a program: absl flags, then `main`; a user's mistake is one line and exit code 2."""
 
     def parse(argv: list[str]) -> list[str]:
+        if "--help" in argv[1:] or "-help" in argv[1:] or "-h" in argv[1:]:
+            show_help(sys.modules[main.__module__].__doc__ or "")
+            sys.exit(0)
         try:
             rest = FLAGS(argv)
         except flags.Error as error:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import _program
 from modsync_jax import reporting, sweeps
 from modsync_jax.training import ConfigError
+
+from . import _program
 
 _program.define_settings(leave_out=("method", "seed"))
 _program.define_device()

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import _program
 from modsync_jax.training import ConfigError, read_config
+
+from . import _program
 
 _MOST = 20_000_000  # points of a grid: a few gigabytes with all that is computed at them
 _RUN = flags.DEFINE_string("run", "", "folder of the run")

@@ -5,9 +5,10 @@ python -m experiments.plot --sweep=sweeps/x --against=width
 
 from absl import flags
 
-from experiments import _program
 from modsync_jax import reporting
 from modsync_jax.training import ConfigError
+
+from . import _program
 
 _SWEEP = flags.DEFINE_string("sweep", None, "folder of a finished sweep", required=True)
 _AGAINST = flags.DEFINE_list("against", ["width"], "axes of its grid, joined by ','")

@@ -11,8 +11,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import _program
 from modsync_jax.training import TrainConfig
+
+from . import _program
 
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/burgers", "folder of the runs")
 _STEPS = flags.DEFINE_integer("steps", 4_000, "optimisation steps of each run")

@@ -11,8 +11,9 @@ import os
 
 from absl import flags
 
-from experiments import _program
 from modsync_jax import reporting, sweeps
+
+from . import _program
 
 _program.define_settings(leave_out=("method",))
 _program.define_device()

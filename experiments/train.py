@@ -10,8 +10,9 @@ import os
 
 from absl import flags
 
-from experiments import _program
 from modsync_jax.training import ConfigError, TrainConfig, read_config
+
+from . import _program
 
 _program.define_settings()
 _program.define_device()

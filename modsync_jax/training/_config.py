@@ -19,6 +19,16 @@ _AUTO = ("auto", "yes", "no")
 
 FORMAT = 2  # of a run's folder
 
+# The sections of `--help`, by the first setting of each.
+SECTIONS = {
+    "method": "The run",
+    "network": "The network",
+    "objectives": "Objectives and points",
+    "optimizer": "The optimiser",
+    "threshold_optimizer": "Thresholds of ModSync",
+    "dtype": "Precision and pace",
+}
+
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     """What a `config.json` of any format says, in the words of this one.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from modsync_jax import chunks, citations, methods, networks, problems, reporting, transform
+from modsync_jax import citations, methods, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
@@ -276,19 +276,21 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
 def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) -> None:
     """Raises a `ConfigError` where a run needs more memory than the device has.
 
-    What surely fits, or surely does not, is told from the state and the values of all layers;
-    between, the step is compiled to be asked.
+    What surely fits, or surely does not, is told from the state and the values of one layer at the
+    points of an evaluation; between, step and evaluation are compiled to be asked.
     """
     state, there = jax.eval_shape(program.init, config.seed), _memory.limit()
-    at_once = min(
-        max({**problem.points, **config.points}.values()),
-        config.chunk_points or chunks.default_size(),
-    )
-    values = at_once * config.width * config.depth * jnp.dtype(config.dtype).itemsize
+    points = _measure.like_references(problem, config)
+    evaluated = sum(len(at) for at, _ in points.values())
+    at_once = max(evaluated, *problem.points.values(), *config.points.values())
+    values = at_once * config.width * jnp.dtype(config.dtype).itemsize
     needed = float(_memory.of_arrays(state) + values)
     if 0.02 * there < needed < there:
-        advance = jax.jit(program.advance, static_argnums=1, donate_argnums=0)
-        needed = _memory.of_program(advance.lower(state, config.chunk).compile())
+        calls = [
+            jax.jit(program.advance, static_argnums=1, donate_argnums=0).lower(state, 1),
+            jax.jit(program.evaluate, donate_argnums=0).lower(state, points),
+        ]
+        needed = max(_memory.of_program(call.compile()) for call in calls)
     if needed > there:
         raise ConfigError(
             f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "

@@ -1,10 +1,12 @@
 """What a run is measured by: errors on fixed points, time, and the summary of both."""
 
 import functools
+import math
 import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -74,6 +76,16 @@ def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, 
         name: (jnp.asarray(points, dtype), jnp.asarray(problem.reference(points), dtype))
         for name, points in sets.items()
     }
+
+
+def like_references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Shapes and dtypes of what `references` returns."""
+    if problem.reference is None:
+        return {}
+    described = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(config.dtype))
+    counts = {"test": math.prod(grid_counts(problem)), "validation": _VALIDATION_POINTS}
+    d, q = len(problem.coordinates), len(problem.quantities)
+    return {name: (described((n, d)), described((n, q))) for name, n in counts.items()}
 
 
 def on_grid(

@@ -233,7 +233,7 @@ def test_quantities_are_observed_in_the_order_of_their_names():
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown term 'inital'; did you mean 'initial'"):
         HEAT.term("inital")
-    with pytest.raises(ValueError, match=r"unknown grouping 'all'.*known: each, paper"):
+    with pytest.raises(ValueError, match=r"unknown grouping 'all'.*known: each, grouped"):
         HEAT.objectives(field_of, grouping="all")
     with pytest.raises(ValueError, match=r"unknown objective in weights 'boundry'"):
         HEAT.objectives(field_of, weights={"boundry": 1.0})
