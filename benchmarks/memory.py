@@ -1,7 +1,7 @@
-"""Question: how much memory and time does a step take, by the number of points and chunk size?
+"""Question: how much memory and time does a step take, by the number of points and block size?
 
 Burgers' equation, tanh networks, float32, Adam and ModSync+DCGD: 5×128 with ten thousand to a
-million residual points, in chunks of several sizes and all at once, and 5×512 with 1280. Every case
+million residual points, in blocks of several sizes and all at once, and 5×512 with 1280. Every case
 is a process of its own: the memory is its peak resident size, with Python, JAX and the compiler.
 Its time is that of one or more steps after as many others.
 
@@ -25,7 +25,7 @@ from typing import Any
 import jax
 
 from benchmarks import machine
-from modsync_jax import chunks, problems
+from modsync_jax import blocks, problems
 from modsync_jax.training import TrainConfig, _step
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,10 +35,10 @@ POINT_STEPS = 100_000  # a case is timed over so many points, at least over a st
 
 
 def cases(points: list[int]) -> list[dict[str, Any]]:
-    """All cases; the chunk size of those that are not chunked is the number of points."""
+    """All cases; the block size of those that are not split is the number of points."""
     wide = [(5, 512, 1280, 1280)]
     large = [(5, 128, n, size) for n in points for size in sorted({*CHUNKS, n}) if size <= n]
-    names = ("depth", "width", "points", "chunk_points", "method")
+    names = ("depth", "width", "points", "block_points", "method")
     return [
         dict(zip(names, (*case, method), strict=True))
         for case, method in itertools.product(wide + large, METHODS)
@@ -86,17 +86,17 @@ def main() -> None:
         print(json.dumps(measure(json.loads(args.case), args.limit)))
         return
 
-    print(f"{'size':8}{'points':>9}{'chunk':>9}  {'method':14}{'GB':>8}{'ms':>11}{'ns/point':>10}")
+    print(f"{'size':8}{'points':>9}{'block':>9}  {'method':14}{'GB':>8}{'ms':>11}{'ns/point':>10}")
     rows = []
     for case in cases([int(n) for n in args.points.split(",")]):
         row = in_own_process(case, args.limit)
         rows.append(row)
-        line = f"{row['depth']}x{row['width']:<6}{row['points']:9}{row['chunk_points']:9}"
+        line = f"{row['depth']}x{row['width']:<6}{row['points']:9}{row['block_points']:9}"
         line += f"  {row['method']:14}{row['gigabytes']:8.2f}"
         if row["milliseconds"] is not None:
             line += f"{row['milliseconds']:11.1f}{1e6 * row['milliseconds'] / row['points']:10.0f}"
         print(line, flush=True)
-    facts = machine.describe() | {"default_chunk_points": chunks.default_size()}
+    facts = machine.describe() | {"default_block_points": blocks.default_size()}
     path = RESULTS / f"memory_{jax.default_backend()}.json"
     path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     print(f"written to {path}")

@@ -65,16 +65,16 @@ def step_time(name: str, content: dict) -> list[list[str]]:
 
 
 def memory(name: str, content: dict) -> list[list[str]]:
-    """A row per size, number of points and chunk: both methods side by side."""
+    """A row per size, number of points and block: both methods side by side."""
     cases: dict[tuple, dict[str, dict]] = {}
     for row in content["rows"]:
-        key = (f"{row['depth']}x{row['width']}", row["points"], row["chunk_points"])
+        key = (f"{row['depth']}x{row['width']}", row["points"], row["block_points"])
         cases.setdefault(key, {})[row["method"]] = row
     methods = list(next(iter(cases.values())))
     head = [f"{method}: {what}" for method in methods for what in ("GB", "ns a point")]
-    rows = [["size", "points", "in chunks of", *head, f"GB over {methods[0]}"]]
-    for (size, points, chunk), by_method in cases.items():
-        line = [size, f"{points:,}", "all" if chunk == points else f"{chunk:,}"]
+    rows = [["size", "points", "in blocks of", *head, f"GB over {methods[0]}"]]
+    for (size, points, block), by_method in cases.items():
+        line = [size, f"{points:,}", "all" if block == points else f"{block:,}"]
         for row in by_method.values():
             run = row["milliseconds"] is not None
             time = f"{1e6 * row['milliseconds'] / points:,.0f}" if run else "not run"

@@ -14,12 +14,12 @@ def test_the_pages_show_what_the_result_files_hold(path):
 
 def test_memory_is_compared_between_methods(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    case = {"depth": 5, "width": 128, "points": 1_000_000, "chunk_points": 2048}
+    case = {"depth": 5, "width": 128, "points": 1_000_000, "block_points": 2048}
     rows = [
         case | {"method": "adam", "gigabytes": 0.5, "milliseconds": 8e3},
         case | {"method": "dcgd", "gigabytes": 0.75, "milliseconds": 9e3},
-        case | {"method": "adam", "chunk_points": 1_000_000, "gigabytes": 10, "milliseconds": None},
-        case | {"method": "dcgd", "chunk_points": 1_000_000, "gigabytes": 20, "milliseconds": None},
+        case | {"method": "adam", "block_points": 1_000_000, "gigabytes": 10, "milliseconds": None},
+        case | {"method": "dcgd", "block_points": 1_000_000, "gigabytes": 20, "milliseconds": None},
     ]
     (tmp_path / "memory_cpu.json").write_text(tables.json.dumps({"rows": rows}))
     lines = [

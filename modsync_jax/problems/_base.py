@@ -15,10 +15,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from modsync_jax import chunks, sampling
+from modsync_jax import blocks, sampling
 from modsync_jax._names import unknown
+from modsync_jax.blocks import Sum
 from modsync_jax.calculus import Field
-from modsync_jax.chunks import Sum
 from modsync_jax.problems._conditions import Condition, DataCondition
 from modsync_jax.problems._explain import explained
 from modsync_jax.sampling import Domain, Sampler
@@ -215,16 +215,16 @@ class Problem:
     def term_losses(
         self,
         field_of: Callable[[Any], tuple[Field, Unknowns]],
-        chunk_points: int | None = None,
+        block_points: int | None = None,
         place: Callable[[Any], Any] = lambda points: points,
     ) -> dict[str, Objective]:
         """Returns the mean square of each term, summed over its named values, without weights.
 
         Args:
           field_of: from trained parameters to the field and the unknowns.
-          chunk_points: how many points of a term are held in memory at once, all by default; see
-            `modsync_jax.chunks.summed`.
-          place: gets the points of a term, or a chunk of them, before their residuals are computed,
+          block_points: how many points of a term are held in memory at once, all by default; see
+            `modsync_jax.blocks.summed`.
+          place: gets the points of a term, or a block of them, before their residuals are computed,
             to say on which devices they are.
 
         Returns:
@@ -232,7 +232,7 @@ class Problem:
           returned.
 
         Raises:
-          ValueError: a chunk of no points.
+          ValueError: a block of no points.
         """
 
         def sum_of_squares(term: str, params: Any, points: Any) -> Array:
@@ -240,8 +240,8 @@ class Problem:
             return jnp.sum(jnp.stack([jnp.sum(jnp.square(r)) for r in residuals.values()]))
 
         sums: dict[str, Sum] = {term: partial(sum_of_squares, term) for term in self.terms}
-        if chunk_points is not None:
-            sums = {term: chunks.summed(function, chunk_points) for term, function in sums.items()}
+        if block_points is not None:
+            sums = {term: blocks.summed(function, block_points) for term, function in sums.items()}
 
         def mean(term: str, params: Any, batch: Batch) -> Array:
             return sums[term](params, batch[term]) / _count(batch[term])
@@ -253,7 +253,7 @@ class Problem:
         field_of: Callable[[Any], tuple[Field, Unknowns]],
         grouping: str = "grouped",
         weights: Mapping[str, float | Array] | None = None,
-        chunk_points: int | None = None,
+        block_points: int | None = None,
         place: Callable[[Any], Any] = lambda points: points,
     ) -> dict[str, Objective]:
         """Returns the scalar objectives, each a function of its own points only.
@@ -264,7 +264,7 @@ class Problem:
           field_of: from trained parameters to the field and the unknowns.
           grouping: as in `objective_terms`.
           weights: fixed factors by objective, 1 where none is given.
-          chunk_points: as in `term_losses`.
+          block_points: as in `term_losses`.
           place: as in `term_losses`.
 
         Returns:
@@ -272,10 +272,10 @@ class Problem:
           `sample` returned.
 
         Raises:
-          ValueError: an unknown grouping, a weight for an objective that does not exist, or a chunk
+          ValueError: an unknown grouping, a weight for an objective that does not exist, or a block
             of no points.
         """
-        means = self.term_losses(field_of, chunk_points, place)
+        means = self.term_losses(field_of, block_points, place)
 
         def objective(
             weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch

@@ -18,6 +18,7 @@ _AUTO = ("auto", "yes", "no")
 
 
 FORMAT = 2  # of a run's folder
+_RENAMED = {"chunk_points": "block_points"}  # settings by their names before
 
 # The sections of `--help`, by the first setting of each.
 SECTIONS = {
@@ -49,6 +50,9 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         new |= {"coefficients": stored.get("coefficients", {})}
         if stored.get("objectives") == "paper":
             new["objectives"] = "grouped"
+        for before, now in _RENAMED.items():
+            if before in new:
+                new[now] = new.pop(before)
     return new
 
 
@@ -113,7 +117,7 @@ class TrainConfig:
         {}, "fixed weights by objective, boundary=10,...", traceable=True
     )
     points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
-    chunk_points: int = _field(
+    block_points: int = _field(
         0, "points differentiated at once: memory against time (0: what is fastest)"
     )
     sampler: str = _field(
@@ -171,7 +175,7 @@ class TrainConfig:
         for low, names in {
             1: "steps width depth decay_steps chunk eval_every checkpoint_every polish_points",
             0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep"
-            " fourier_features adaptive chunk_points",
+            " fourier_features adaptive block_points",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:
@@ -246,6 +250,8 @@ class TrainConfig:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
+            if name in _RENAMED:
+                raise ConfigError(f"the setting {name} is called {_RENAMED[name]} now")
             if name not in known:
                 raise ConfigError(str(unknown("setting", name, known)))
         return cls(**settings)

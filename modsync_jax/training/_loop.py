@@ -294,7 +294,7 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
     if needed > there:
         raise ConfigError(
             f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
-            "a smaller width or depth, or fewer points at once (chunk_points)"
+            "a smaller width or depth, or fewer points at once (block_points)"
         )
 
 

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import aggregators, balancing, chunks, gradients, methods, networks, sparsity
+from modsync_jax import aggregators, balancing, blocks, gradients, methods, networks, sparsity
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _optimizers
@@ -138,11 +138,11 @@ def build(
     def fields(params: PyTree) -> tuple[Field, PyTree]:
         return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
 
-    chunk_points = config.chunk_points or chunks.default_size()
-    plain = problem.objectives(fields, config.objectives, config.loss_weights, chunk_points, place)
+    block_points = config.block_points or blocks.default_size()
+    plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
     names = tuple(sorted(plain))
     pairs = tuple(itertools.combinations(range(len(names)), 2))
-    terms = problem.term_losses(fields, chunk_points, place)
+    terms = problem.term_losses(fields, block_points, place)
     objectives: Any = plain
     if masked:
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)

@@ -17,7 +17,7 @@ MISTAKES = {
     "learning_rate": (0.0, "positive"),
     "beta": (-0.3, "positive"),
     "sparsity_weight": (-1e-4, "0 or more"),
-    "chunk_points": (-1, "0 or more"),
+    "block_points": (-1, "0 or more"),
     "min_keep": (1.5, "between 0 and 1"),
     "method": ("modsnc+dcgd", "did you mean 'modsync'"),
     "optimizer": ("adan", "did you mean 'adam'"),

@@ -94,7 +94,7 @@ def test_a_step_of_a_million_points_fits_into_little_memory():
 
 
 def test_chunks_of_points_change_rounding_only():
-    states = [program("modsync+dcgd", chunk_points=n) for n in (0, 12)]
+    states = [program("modsync+dcgd", block_points=n) for n in (0, 12)]
     plain, chunked = (run.advance(run.init(0), 3).params for run in states)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(chunked), strict=True):
         # Adam's first steps are sign-like, 1e-3 each: rounding of a gradient near 0 may show.

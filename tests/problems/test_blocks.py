@@ -1,4 +1,4 @@
-"""Objectives in chunks of points are the objectives."""
+"""Objectives in blocks of points are the objectives."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ INVERSE = dataclasses.replace(
     conditions={"measured": data(RNG.uniform(size=(21, 2)), RNG.normal(size=(21, 1)))},
     points={"residual": 40},
 )
-# 16 points in a chunk: terms of 40, 32, 21, 17, 16 and 9 points, with and without a remainder.
+# 16 points in a block: terms of 40, 32, 21, 17, 16 and 9 points, with and without a remainder.
 COUNTS = {"residual": 40, "initial": 32, "left": 16, "right": 9, "bottom": 17}
 # float64: sums of 40 terms in another order. float32: the same, 1e9 times coarser, less luck.
 CASES = [
@@ -35,7 +35,7 @@ CASES = [
 
 
 def setting(problem, dtype):
-    """Masked objectives in chunks of a given size, ModSync's parameters, and points."""
+    """Masked objectives in blocks of a given size, ModSync's parameters, and points."""
     network = networks.MLP(width=8, depth=2, outputs=len(problem.outputs), param_dtype=dtype)
     variables = network.init(jax.random.key(0), jnp.zeros(2, dtype))
     unknowns = {name: jnp.asarray(v, dtype) for name, v in problem.unknowns.items()}
@@ -44,8 +44,8 @@ def setting(problem, dtype):
         u = field_of(network, problem.coordinates, params["network"])
         return u, params["unknowns"]
 
-    def objectives(grouping, chunk_points, weights=None):
-        return mask_objectives(problem.objectives(fields, grouping, weights, chunk_points))
+    def objectives(grouping, block_points, weights=None):
+        return mask_objectives(problem.objectives(fields, grouping, weights, block_points))
 
     count = 1 + len(problem.conditions)
     params = with_thresholds({"network": variables, "unknowns": unknowns}, count)
@@ -64,11 +64,11 @@ def assert_close(got, want, tolerance):
 
 
 @pytest.mark.parametrize(("grouping", "problem", "dtype", "tolerance"), CASES)
-def test_losses_and_gradients_do_not_depend_on_chunks(x64, grouping, problem, dtype, tolerance):
+def test_losses_and_gradients_do_not_depend_on_blocks(x64, grouping, problem, dtype, tolerance):
     objectives, params, batch = setting(problem, dtype)
 
-    def losses_and_grads(chunk_points):
-        function = gradients.value_and_objective_grads(objectives(grouping, chunk_points))
+    def losses_and_grads(block_points):
+        function = gradients.value_and_objective_grads(objectives(grouping, block_points))
         return jax.jit(function)(params, batch)
 
     plain = losses_and_grads(None)
@@ -83,9 +83,9 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
     factors = jnp.array([0.5, 2.0])
     replicas = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.5 * leaf]), params)
 
-    def mapped(chunk_points):
+    def mapped(block_points):
         def one(params, factor):
-            chosen = objectives("grouped", chunk_points, {"boundary": factor})
+            chosen = objectives("grouped", block_points, {"boundary": factor})
             return gradients.value_and_objective_grads(chosen)(params, batch)
 
         return jax.jit(jax.vmap(one))(replicas, factors)
@@ -93,7 +93,7 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
     assert_close(mapped(16), mapped(None), 1e-12)  # float64 sums of 40 terms
 
 
-def test_masks_are_computed_outside_the_chunks():
+def test_masks_are_computed_outside_the_blocks():
     objectives, params, batch = setting(problems.get("burgers"), jnp.float32)
     residual = jax.grad(objectives("grouped", 16)["residual"])
     jaxpr = jax.make_jaxpr(residual)(params, batch).jaxpr
@@ -103,6 +103,6 @@ def test_masks_are_computed_outside_the_chunks():
     assert " abs " in outside
 
 
-def test_a_chunk_without_points_is_refused():
+def test_a_block_without_points_is_refused():
     with pytest.raises(ValueError, match="at least 1 point"):
-        problems.get("burgers").objectives(lambda p: p, chunk_points=0)
+        problems.get("burgers").objectives(lambda p: p, block_points=0)

@@ -1,13 +1,13 @@
-"""Sums in chunks: the values and derivatives of the plain sum, in the memory of one chunk."""
+"""Sums in blocks: the values and derivatives of the plain sum, in the memory of one block."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modsync_jax import chunks
+from modsync_jax import blocks
 
-SIZES = [(1, 3), (3, 3), (6, 3), (7, 3), (8, 3), (5, 1), (10, 9), (4, 100)]  # points, chunk
+SIZES = [(1, 3), (3, 3), (6, 3), (7, 3), (8, 3), (5, 1), (10, 9), (4, 100)]  # points, block
 
 
 def misfit(params, points):
@@ -32,12 +32,12 @@ def example(count, seed=0):
 @pytest.mark.parametrize(("count", "size"), SIZES)
 def test_value_and_gradient_are_those_of_the_formula(x64, count, size):
     params, points = example(count)
-    chunked = chunks.summed(misfit, size)
+    blocked = blocks.summed(misfit, size)
     expected, gradient = exact(params, points)
     # 1e-12: float64 sums of at most ten numbers of order one, with room for cancellation.
     close = {"rtol": 1e-12, "atol": 1e-12}
-    value, got = jax.jit(jax.value_and_grad(chunked))(params, points)
-    np.testing.assert_allclose(chunked(params, points), expected, **close)
+    value, got = jax.jit(jax.value_and_grad(blocked))(params, points)
+    np.testing.assert_allclose(blocked(params, points), expected, **close)
     np.testing.assert_allclose(value, expected, **close)
     np.testing.assert_allclose(got["a"], gradient["a"], **close)
     np.testing.assert_allclose(got["k"], gradient["k"], **close)
@@ -46,7 +46,7 @@ def test_value_and_gradient_are_those_of_the_formula(x64, count, size):
 def test_every_way_of_differentiation_agrees_with_the_plain_sum(x64):
     params, points = example(11)
     tangent, _ = example(1, seed=1)
-    chunked = chunks.summed(misfit, 4)
+    blocked = blocks.summed(misfit, 4)
 
     def forward(f):
         return jax.jvp(lambda p: f(p, points), (params,), (tangent,))
@@ -58,7 +58,7 @@ def test_every_way_of_differentiation_agrees_with_the_plain_sum(x64):
         return jax.grad(lambda a: f({**params, "a": a}, points))(params["a"])
 
     for way in (forward, curvature, one_parameter):
-        both = jax.jit(lambda way=way: (way(chunked), way(misfit)))()
+        both = jax.jit(lambda way=way: (way(blocked), way(misfit)))()
         for got, want in zip(*map(jax.tree.leaves, both), strict=True):
             # 1e-11: float64 sums of eleven terms, second derivatives of order ten.
             np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11, err_msg=way.__name__)
@@ -71,7 +71,7 @@ def test_maps_over_parameters_and_over_what_the_function_closes_over(x64):
 
     def total(scale, shift):
         moved = {**params, "a": params["a"] + shift}
-        return chunks.summed(lambda p, x: scale * misfit(p, x), 4)(moved, points)
+        return blocks.summed(lambda p, x: scale * misfit(p, x), 4)(moved, points)
 
     def grads(transform):
         return jax.vmap(transform(jax.grad(total, argnums=(0, 1))))(scales, jnp.arange(3.0))
@@ -104,13 +104,13 @@ def temporary_bytes(function, count):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_memory_is_that_of_a_chunk_however_many_points():
+def test_memory_is_that_of_a_block_however_many_points():
     few, many = 2**10, 2**15
     assert temporary_bytes(network, many) > 16 * temporary_bytes(network, few)
-    chunked = chunks.summed(network, few)
-    # One chunk costs what the plain sum of so many points costs, and the sums of gradients.
-    assert temporary_bytes(chunked, many) < 2 * temporary_bytes(network, few)
-    assert temporary_bytes(chunked, many) < 1.1 * temporary_bytes(chunked, 2 * few)
+    blocked = blocks.summed(network, few)
+    # One block costs what the plain sum of so many points costs, and the sums of gradients.
+    assert temporary_bytes(blocked, many) < 2 * temporary_bytes(network, few)
+    assert temporary_bytes(blocked, many) < 1.1 * temporary_bytes(blocked, 2 * few)
 
 
 def test_nothing_is_computed_twice():
@@ -119,20 +119,20 @@ def test_nothing_is_computed_twice():
     def products(function):
         return str(jax.make_jaxpr(function)(KERNELS, points)).count("dot_general")
 
-    chunked = chunks.summed(network, 16)
-    assert products(chunked) == products(network) == 3
-    assert products(jax.grad(chunked)) == products(jax.grad(network)) == 8
+    blocked = blocks.summed(network, 16)
+    assert products(blocked) == products(network) == 3
+    assert products(jax.grad(blocked)) == products(jax.grad(network)) == 8
 
 
 def test_a_derivative_by_the_points_is_refused():
     params, points = example(6)
-    with pytest.raises(TypeError, match="no derivative by its points; use larger chunks"):
-        jax.grad(chunks.summed(misfit, 2), argnums=1)(params, points)
-    whole = jax.grad(chunks.summed(misfit, 6), argnums=1)(params, points)
+    with pytest.raises(TypeError, match="no derivative by its points; use larger blocks"):
+        jax.grad(blocks.summed(misfit, 2), argnums=1)(params, points)
+    whole = jax.grad(blocks.summed(misfit, 6), argnums=1)(params, points)
     assert np.all(whole["y"] != 0)
 
 
-def test_a_chunk_has_a_point():
+def test_a_block_has_a_point():
     with pytest.raises(ValueError, match="at least 1 point, got size=0"):
-        chunks.summed(misfit, 0)
-    assert chunks.default_size() >= 1
+        blocks.summed(misfit, 0)
+    assert blocks.default_size() >= 1

@@ -1,6 +1,6 @@
-"""Sums over points, a chunk of points at a time: the memory of one chunk, however many there are.
+"""Sums over points, a block of points at a time: the memory of one block, however many there are.
 
-What is kept of a chunk is its value and its gradient, computed together and added up. The backward
+What is kept of a block is its value and its gradient, computed together and added up. The backward
 pass has nothing left to do but to scale the gradient: no activation is stored, none computed twice.
 """
 
@@ -22,69 +22,69 @@ _ELSEWHERE = 2**16  # not measured: enough work for a large device, about 1 GB a
 
 
 def default_size() -> int:
-    """Points in a chunk where nothing else is asked for: on CPUs the fastest, as measured."""
+    """Points in a block where nothing else is asked for: on CPUs the fastest, as measured."""
     return _FASTEST.get(jax.default_backend(), _ELSEWHERE)
 
 
 def summed(function: Sum, size: int) -> Sum:
-    """Returns `function`, computed in chunks where there are more points than `size`.
+    """Returns `function`, computed in blocks where there are more points than `size`.
 
     It can be differentiated by the parameters, and by what `function` closes over, in forward and
-    reverse mode and repeatedly. The last chunk is smaller when `size` does not divide N. Under
+    reverse mode and repeatedly. The last block is smaller when `size` does not divide N. Under
     `jax.shard_map` it needs `check_vma=False`: sums start from zeros that vary over no axis.
 
     Args:
       function: from parameters and points, a pytree of arrays whose leading axis is any number of
         points, to a scalar that is a sum over the points.
-      size: points in a chunk, at least 1.
+      size: points in a block, at least 1.
 
     Returns:
       A function of the same arguments and, up to rounding, the same values.
 
     Raises:
       ValueError: a size below 1.
-      TypeError: when differentiated by the points of several chunks.
+      TypeError: when differentiated by the points of several blocks.
     """
     if size < 1:
-        raise ValueError(f"a chunk needs at least 1 point, got size={size}")
+        raise ValueError(f"a block needs at least 1 point, got size={size}")
 
-    def in_chunks(params: PyTree, points: PyTree) -> Array:
+    def in_blocks(params: PyTree, points: PyTree) -> Array:
         count = len(jax.tree.leaves(points)[0])
         if count <= size:
             return function(params, points)
         whole = count - count % size
-        chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), points)
-        total = _scanned(function, params, chunks)
+        blocks = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), points)
+        total = _scanned(function, params, blocks)
         if whole < count:
             total += function(params, jax.tree.map(lambda x: x[whole:], points))
         return total
 
-    return in_chunks
+    return in_blocks
 
 
-def _scanned(function: Sum, params: PyTree, chunks: PyTree) -> Array:
-    """The sum over chunks, arrays `[C, size, ...]`."""
+def _scanned(function: Sum, params: PyTree, blocks: PyTree) -> Array:
+    """The sum over blocks, arrays `[C, size, ...]`."""
     # Tracers that `function` closes over become arguments, or they would escape from the rule.
-    one = jax.tree.map(lambda x: x[0], chunks)
+    one = jax.tree.map(lambda x: x[0], blocks)
     pure, closed_over = jax.closure_convert(function, params, one)
 
-    def of_chunk(arguments: PyTree, chunk: PyTree) -> Array:
+    def of_block(arguments: PyTree, block: PyTree) -> Array:
         params, closed_over = arguments
-        return pure(params, chunk, *closed_over)
+        return pure(params, block, *closed_over)
 
-    total = jax.custom_jvp(partial(_accumulate, of_chunk))
+    total = jax.custom_jvp(partial(_accumulate, of_block))
 
     def rule(primals: tuple[PyTree, PyTree], tangents: tuple[PyTree, PyTree]) -> tuple:
         by_arguments, by_points = map(jax.tree.leaves, tangents)
         if not all(isinstance(tangent, SymbolicZero) for tangent in by_points):
-            raise TypeError("a sum in chunks has no derivative by its points; use larger chunks")
-        value, gradient = _accumulate(jax.value_and_grad(of_chunk), *primals)
+            raise TypeError("a sum in blocks has no derivative by its points; use larger blocks")
+        value, gradient = _accumulate(jax.value_and_grad(of_block), *primals)
         pairs = zip(jax.tree.leaves(gradient), by_arguments, strict=True)
         # Elementwise products: no platform lowers their precision as it may that of `vdot`.
         return value, sum(jnp.sum(g * t) for g, t in pairs if not isinstance(t, SymbolicZero))
 
     total.defjvp(rule, symbolic_zeros=True)
-    return total((params, closed_over), chunks)
+    return total((params, closed_over), blocks)
 
 
 def _accumulate(function: Callable[[PyTree, PyTree], PyTree], params: PyTree, xs: PyTree) -> PyTree:
