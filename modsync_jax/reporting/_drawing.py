@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -54,3 +57,9 @@ def limits(*arrays: NDArray) -> tuple[float, float]:
     """The smallest and the largest finite value; 0 and 1 if there is none."""
     finite = np.concatenate([array[np.isfinite(array)] for array in arrays])
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def colour_bar(axis: Axes, colours: ScalarMappable, **style: Any) -> None:
+    """Draws the scale of colours beside a panel, exactly as high as the panel."""
+    beside = axis.inset_axes((1.04, 0, 0.05, 1))
+    axis.figure.colorbar(colours, cax=beside, **style)

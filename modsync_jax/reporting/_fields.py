@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from modsync_jax.reporting._drawing import PALETTE, WIDTH, limits, save
+from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar, limits, save
 
 _TIMES = 4  # at which curves over space are drawn
 _ACROSS = 3  # panels of a figure without a reference, and methods of a comparison
@@ -120,11 +120,11 @@ def solution(arrays: Mapping[str, NDArray]) -> Figure:
         colours = _colours(predicted, true)
         _heat_map(axes[0], plane, predicted, f"{quantity.name}, prediction", **colours)
         mesh = _heat_map(axes[1], plane, true, f"{quantity.name}, reference", **colours)
-        figure.colorbar(mesh, ax=list(axes[:2]))
+        colour_bar(axes[1], mesh)
         error = np.abs(predicted - true)
         shown = {"cmap": "magma", "vmin": 0, "vmax": limits(error)[1]}
         mesh = _heat_map(axes[2], plane, error, f"{quantity.name}, absolute error", **shown)
-        figure.colorbar(mesh, ax=axes[2])
+        colour_bar(axes[2], mesh)
     return figure
 
 
@@ -158,7 +158,8 @@ def slices(arrays: Mapping[str, NDArray]) -> Figure:
                 true = np.moveaxis(known[quantity.name].reshape(shape), time, 0)[place]
                 axis.plot(x, true, **_REFERENCE)
             values = np.moveaxis(quantity.values.reshape(shape), time, 0)[place]
-            axis.plot(x, values, color=PALETTE[1], linestyle="--", label="prediction")
+            line = "--" if known else "-"  # dashed over a reference, which then shows through
+            axis.plot(x, values, color=PALETTE[1], linestyle=line, label="prediction")
             axis.set_title(f"t = {points[place, 0, time]:.3g}")
             axis.set_xlabel(names[1 - time])
         axes[0].set_ylabel(quantity.name)
@@ -207,6 +208,7 @@ def side_by_side(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
     figure = Figure(figsize=(WIDTH, _height(WIDTH / across, plane) * down))
     panels = figure.subplots(down, across, squeeze=False)
     for axis in panels.flat:
+        _frame(axis, plane)  # also of those that stay empty: the last holds the colour bar
         axis.set_axis_off()
     for axes, (block, band) in zip(panels, itertools.product(blocks, bands), strict=True):
         if band.reference is not None:
@@ -214,7 +216,7 @@ def side_by_side(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
         for axis, label in zip(axes[left:], block, strict=False):
             title = f"{band.name}, {label}"
             mesh = _heat_map(axis, plane, band.fields[label], title, **band.colours)
-        figure.colorbar(mesh, ax=list(axes))
+        colour_bar(axes[-1], mesh)
     return figure
 
 
@@ -296,7 +298,7 @@ def _maps(arrays: Mapping[str, NDArray], quantities: Sequence[_Quantity]) -> Fig
         values, residual = plane.of(quantity.values), quantity.kind == "residual"
         colours = _residual_colours(values) if residual else _colours(values)
         mesh = _heat_map(axis, plane, values, f"{quantity.name}, {quantity.kind}", **colours)
-        figure.colorbar(mesh, ax=axis, extend="both" if residual else "neither")
+        colour_bar(axis, mesh, extend="both" if residual else "neither")
     return figure
 
 
@@ -378,7 +380,7 @@ def _is_space(plane: Plane) -> bool:
 def _height(width: float, plane: Plane) -> float:
     """Inches for a panel of a width that includes its labels and colour bar."""
     if not _is_space(plane):
-        return min(3.0, 0.75 * width)
+        return min(3.0, 0.9 * width)
     across, down = (float(np.ptp(values)) for values in plane.grid)
     return float(np.clip((width - 1.2) * down / across + 0.9, 1.5, 6.0))
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from modsync_jax.reporting._drawing import PALETTE, WIDTH
+from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar
+from modsync_jax.reporting._numbers import signed
 from modsync_jax.reporting._run import ERRORS, Column, Run, layer_label, pair_of
 
 MOST_PAIRS = 3  # of objectives drawn as curves; more are a matrix
@@ -117,19 +118,16 @@ def sparsity(run: Run) -> Figure:
 
 def _losses(run: Run, axis: Axes) -> None:
     _sum(axis, run.steps, run.metrics["loss"], "total")
-    for name, column in run.family("loss").items():
-        _curve(axis, run.steps, column, name)
+    _named_curves(run, axis, "loss")
     if run.result["errors"] or not run.family("term"):
         _star(run, axis, run.metrics["loss"])
     _logarithmic(axis, "loss")
 
 
 def _terms(run: Run, axis: Axes) -> None:
-    terms = run.family("term")
     if not run.result["errors"]:  # selected by their sum
         _sum(axis, run.steps, run.outcome, "sum")
-    for name, column in terms.items():
-        _curve(axis, run.steps, column, name)
+    _named_curves(run, axis, "term")
     if not run.result["errors"]:
         _star(run, axis, run.outcome)
     _logarithmic(axis, "mean square")
@@ -158,8 +156,7 @@ def _rates(run: Run, axis: Axes) -> None:
 
 
 def _norms(run: Run, axis: Axes) -> None:
-    for name, column in run.family("grad_norm").items():
-        _curve(axis, run.steps, column, name)
+    _named_curves(run, axis, "grad_norm")
     _logarithmic(axis, "gradient norm")
 
 
@@ -178,9 +175,9 @@ def _conflict_of_many(run: Run) -> Figure:
         means[i, j] = means[j, i] = conflict.cosine
         opposed[i, j] = opposed[j, i] = conflict.share
     shown = {"cmap": "RdBu", "vmin": -1, "vmax": 1}
-    _matrix(panels["cosine"], names, means, "mean cosine", "{:.2f}", shown)
+    _matrix(panels["cosine"], names, means, "mean cosine", "z.2f", shown)
     shown = {"cmap": "Reds", "vmin": 0, "vmax": 1}
-    _matrix(panels["opposed"], names, opposed, "share of opposed gradients", "{:.0%}", shown)
+    _matrix(panels["opposed"], names, opposed, "share of opposed gradients", "z.0%", shown)
     panels["opposed"].set_yticklabels([])
     _norms(run, panels["norm"])
     return _finish(figure, [panels["norm"]], run)
@@ -199,13 +196,15 @@ def _matrix(
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(names)), names)
     axis.grid(False)
-    axis.figure.colorbar(mesh, ax=axis)
+    colour_bar(axis, mesh, format=lambda value, _: signed(value, style))
     if len(names) > _MOST_WRITTEN:
         return
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 else "black"
-            axis.text(j, i, style.format(value), color=colour, ha="center", va="center", fontsize=8)
+            axis.text(
+                j, i, signed(value, style), color=colour, ha="center", va="center", fontsize=8
+            )
 
 
 def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
@@ -219,6 +218,16 @@ def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
 def _curve(axis: Axes, steps: Column, values: Column, label: str | None, **style: Any) -> None:
     marker = "o" if len(steps) <= _FEW_ROWS else None
     axis.plot(steps, values, label=label, marker=marker, markersize=4, **style)
+
+
+def _named_curves(run: Run, axis: Axes, kind: str) -> None:
+    """The columns of a kind; a term or an objective looks the same in every panel."""
+    others = sorted({*run.family("loss"), *run.family("term")})
+    order = list(dict.fromkeys(("boundary", "residual", *others)))
+    for name, column in run.family(kind).items():
+        turn, colour = divmod(order.index(name), len(PALETTE))
+        style = {"color": PALETTE[colour], "linestyle": ("-", "--", ":")[turn % 3]}
+        _curve(axis, run.steps, column, name, **style)
 
 
 def _sum(axis: Axes, steps: Column, values: Column, label: str) -> None:

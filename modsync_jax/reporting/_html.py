@@ -15,7 +15,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e7eaee; --soft: #a3acb8; --line: #363d46;
   --page: #15181c; --panel: #1e2329; --ok: #4fc79d; --note: #e3b04b; --bad: #ff8a7a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--page);
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 66rem; background: var(--page);
   color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.45rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
@@ -37,7 +37,9 @@ pre { background: var(--panel); border-radius: 8px; padding: .8rem 1rem; overflo
   font-size: .9rem; }
 summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin: 2.2rem 0 .6rem; }
 .scroll { overflow-x: auto; }
+.numbers { font-size: .92rem; }
 .numbers th, .numbers td { white-space: nowrap; }
+.numbers th { position: sticky; left: 0; background: var(--page); }
 .numbers td { text-align: right; padding: .25rem 0 .25rem 1.25rem; }
 .numbers tr:first-child td { color: var(--soft); }
 tr.winner th, tr.winner td { font-weight: 700; color: var(--ok); }

@@ -27,6 +27,11 @@ def percent(share: float) -> str:
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
-def counted(part: float, whole: float) -> str:
-    """A count with its share: `1,240 of 4,000 (31%)`."""
-    return f"{part:,.0f} of {whole:,.0f} ({percent(part / whole)})"
+def counted(part: float, whole: float, what: str) -> str:
+    """A count with its share: `1,240 of 4,000 steps (31%)`."""
+    return f"{part:,.0f} of {whole:,.0f} {what} ({percent(part / whole)})"
+
+
+def signed(value: float, style: str) -> str:
+    """A number with a minus sign instead of a hyphen, in a format such as `z.2f`."""
+    return f"{value:{style}}".replace("-", "−")

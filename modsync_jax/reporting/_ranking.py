@@ -50,7 +50,7 @@ class Leader:
       name: of the configuration.
       of: how many configurations there are.
       rivals: those that it does not beat, in the order of their scores.
-      seeds: the fewest finished seeds that it shares with one of them.
+      seeds: the fewest finished seeds that it shares with one of them; its own without rivals.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Leader:
     @property
     def is_best(self) -> bool:
         """Whether it beats all others."""
-        return self.of > 1 and not self.rivals
+        return self.of > 1 and not self.rivals and self.seeds >= _FEWEST_SEEDS
 
     def sentence(self, kind: str, score: str) -> str:
         """Such as `dcgd is the best of 3 methods`, or what speaks against saying so.
@@ -76,8 +76,8 @@ class Leader:
             return f"{self.name} is the best of {self.of} {kind}"
         lowest = f"{self.name} has the lowest {score} of {self.of} {kind}, but"
         if self.seeds < _FEWEST_SEEDS:
-            common = "seed" if self.seeds == 1 else "seeds"
-            return f"{lowest} {self.seeds} common {common} can’t show that it is the best"
+            count = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
+            return f"{lowest} {count} in common can’t show that it is the best"
         others = " and ".join(self.rivals) if len(self.rivals) < 3 else f"{len(self.rivals)} others"
         return f"{lowest} the seeds don’t tell it apart from {others}"
 

@@ -115,18 +115,19 @@ def _about_solution(run: Run) -> str:
             "Look for where the error is: at a wall, at a front, or everywhere."
         )
     if "residuals" in run.solution:
-        return f"{what}, and the residual of each equation. {_RESIDUAL}"
+        return f"{what}, and the residual of each equation. {_about_residuals(run)}"
     return f"{what}. There is no reference to compare it with."
 
 
-_RESIDUAL = (
-    "Where the residual is far from zero, the solution does not satisfy the equation. Its colours "
-    "end at the 99% quantile of its size."
-)
+def _about_residuals(run: Run) -> str:
+    meaning = "Where the residual is far from zero, the solution does not satisfy the equation."
+    if len(run.config["coordinates"]) == 1:
+        return meaning
+    return f"{meaning} Its colours end at the 99% quantile of its size."
 
 
 def _about_history(run: Run) -> str:
-    parts = ["Losses as they are trained, with their weights"]
+    parts = ["losses as they are trained, with their weights"]
     if _history.has_terms(run):
         parts.append(
             "the mean square of the equations and of each condition alone, without weights: a "
@@ -219,7 +220,7 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
             "residuals",
             lambda run: "residuals" in run.solution and bool(run.result["errors"]),
             lambda run: _fields.residuals(run.solution),
-            lambda run: f"The residual of each equation on the test grid. {_RESIDUAL}",
+            lambda run: f"The residual of each equation on the test grid. {_about_residuals(run)}",
         ),
     ),
     "Training": (

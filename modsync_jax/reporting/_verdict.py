@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from modsync_jax.reporting._numbers import counted, number, percent
+from modsync_jax.reporting._numbers import counted, number, percent, signed
 from modsync_jax.reporting._run import Run, layer_label
 
 _SOLVED, _ROUGH = 0.01, 0.1  # relative L2 errors
@@ -59,8 +59,8 @@ def _finite(run: Run) -> Iterator[Finding]:
         first = int(run.steps[broken][0])
         yield Finding(
             "bad",
-            f"A loss or the error was not finite in {counted(broken.sum(), broken.size)} "
-            f"evaluations, first at step {first:,}.",
+            "A loss or the error was not finite in "
+            f"{counted(broken.sum(), broken.size, 'evaluations')}, first at step {first:,}.",
         )
 
 
@@ -92,8 +92,8 @@ def _trend(run: Run) -> Finding:
     before, last = np.median(values[-2 * fifth : -fifth]), np.median(values[-fifth:])
     change = last / before - 1
     compared = (
-        f"the median {_short(run)} of the last fifth of the run differs by {change:+.0%} from that "
-        "of the fifth before"
+        f"the median {_short(run)} of the last fifth of the run differs by "
+        f"{signed(change, '+z.0%')} from that of the fifth before"
     )
     if change < -_CHANGE:
         return Finding("note", f"Still improving at the end: {compared}. A longer run may pay.")
@@ -110,6 +110,12 @@ def _gap(run: Run) -> Iterator[Finding]:
     step = f"load returns the parameters of step {run.result['selected_step']:,}"
     if run.selected == len(values) - 1:
         yield Finding("ok", "The selected parameters are the final ones.")
+    elif not run.result["selected_step"]:
+        yield Finding(
+            "bad",
+            f"Training did not help: the initial parameters are selected, and the final {what} is "
+            f"{number(ratio)} times theirs.",
+        )
     elif 1 / _GAP <= ratio <= _GAP:
         yield Finding(
             "ok",
@@ -153,13 +159,16 @@ def _conditions(run: Run) -> Iterator[Finding]:
     if len(terms) < 2:
         return
     worst = max(terms, key=terms.__getitem__)
-    others = float(np.median([value for name, value in terms.items() if name != worst]))
-    if others > 0 and terms[worst] > _BADLY_MET * others:
+    others = {name: value for name, value in terms.items() if name != worst}
+    usual = float(np.median(list(others.values())))
+    if usual > 0 and terms[worst] > _BADLY_MET * usual:
+        them = next(iter(others)) if len(others) == 1 else "the others"
         yield Finding(
             "note",
-            f"One condition is met far worse than the others: the mean square of {worst}, "
-            f"{number(terms[worst])}, is {number(terms[worst] / others)} times the median of the "
-            f"others (more than {_BADLY_MET:.0f}).",
+            f"One condition is met far worse than {them}: the mean square of {worst}, "
+            f"{number(terms[worst])}, is {number(terms[worst] / usual)} times "
+            f"{'that' if len(others) == 1 else 'the median'} of {them} (more than "
+            f"{_BADLY_MET:.0f}).",
         )
 
 
@@ -171,14 +180,17 @@ def _conflict(run: Run) -> Iterator[Finding]:
     kind = "training batches" if worst.each_step else "evaluations"
     text = (
         f"the gradients of {' and '.join(worst.pair)} oppose each other in "
-        f"{counted(worst.opposed, worst.batches)} {kind}, with a mean cosine of {worst.cosine:.2f}"
+        f"{counted(worst.opposed, worst.batches, kind)}; the mean cosine is "
+        f"{signed(worst.cosine, 'z.2f')}"
     )
     if len(conflicts) > 1:
         text = f"of {len(conflicts)} pairs of objectives, the worst: {text}"
     if worst.batches < _FEWEST:
         yield Finding("note", f"Too few evaluations to judge conflict: {text}.")
     elif worst.share > _MOSTLY:
-        yield Finding("note", f"Objectives are in conflict most of the time: {text}.")
+        yield Finding(
+            "note", f"Objectives are in conflict most of the time (more than 50%): {text}."
+        )
     elif worst.share > _RARELY:
         yield Finding("note", f"Objectives are in conflict part of the time (10% to 50%): {text}.")
     else:
@@ -188,7 +200,7 @@ def _conflict(run: Run) -> Iterator[Finding]:
 def _kept(run: Run) -> Iterator[Finding]:
     if run.result["keep"] is None:
         return
-    text = f"{_weights_left(run)} of the weights are left"
+    text = f"{_weights_left(run)} are left"
     layers = {name: column[run.selected] for name, column in run.family("keep").items()}
     least = min(layers, key=layers.__getitem__)
     text += f"; {layer_label(least)} keeps the least, {percent(layers[least])}"
@@ -202,9 +214,9 @@ def _kept(run: Run) -> Iterator[Finding]:
 
 def _weights_left(run: Run) -> str:
     if not run.layers:
-        return percent(run.result["keep"]["selected"])
+        return f"{percent(run.result['keep']['selected'])} of the weights"
     kept, pruned = (int(run.layers[name].sum()) for name in ("kept", "pruned"))
-    return counted(kept, kept + pruned)
+    return counted(kept, kept + pruned, "weights")
 
 
 def _short(run: Run) -> str:
