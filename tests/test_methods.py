@@ -50,7 +50,7 @@ def test_modsync_masks_what_its_base_moves():
     got = tx.update(grads, tx.init(params), params)[0].weights
     expected = base.update(grads.weights, base.init(params.weights), params.weights)[0]
     np.testing.assert_array_equal(got["w"], expected["w"])
-    assert methods.is_masked("modsync+norm+dcgd") and not methods.is_masked("norm+dcgd")
+    assert methods.parse("modsync+norm+dcgd").masked and not methods.parse("norm+dcgd").masked
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -67,7 +67,7 @@ def test_a_method_is_assembled_while_something_is_traced(name):
 @pytest.mark.parametrize("name", sorted(set(methods.PARTS) - {"modsync"}))
 def test_every_part_builds_and_updates_under_jit(name):
     tx = methods.build(name, optax.adam(1e-3), num_objectives=2)
-    if methods.alternates(name):
+    if methods.parse(name).alternates:
         grads, extra = jax.tree.map(lambda g: g[0], GRADS), {"objective": 0}
     else:
         grads, extra = GRADS, EXTRA
