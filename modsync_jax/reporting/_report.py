@@ -179,10 +179,15 @@ def _about_layers(run: Run) -> str:
     sizes = "How large the weights of each layer are, as a logarithm to base 10"
     if not run.family("keep"):
         return f"{sizes}."
+    polished = (
+        " The polish made pruned weights zero, which is drawn at the left edge."
+        if run.config["polish_steps"]
+        else ""
+    )
     return (
         f"Above: {sizes[0].lower()}{sizes[1:]}, kept ones in blue, pruned ones in orange. Below: "
         "where the masks keep weights, dark for all. A pale column is a unit that gets hardly any "
-        "input, a pale row an input that is hardly used."
+        f"input, a pale row an input that is hardly used.{polished}"
     )
 
 
@@ -240,7 +245,7 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
         ),
         _Picture(
             "layers",
-            lambda run: bool(run.layers),
+            lambda run: len(run.layers.get("layers", ())) > 0,
             lambda run: _layers.layers(run.layers, masked=bool(run.family("keep"))),
             _about_layers,
         ),

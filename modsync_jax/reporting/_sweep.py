@@ -27,7 +27,7 @@ class Configuration:
     """All replicas of a sweep that differ in their seed only.
 
     Attributes:
-      point: what they share, by name of the grid; text as in the table.
+      point: what they share, by name of the grid, as text; empty where a method has no such axis.
       replicas: how many there are.
       failed: how many of them were not finite; they count no further.
       stopped: the step after which halving stopped them; 0 if they came to the end.
@@ -50,7 +50,8 @@ class Configuration:
     @property
     def name(self) -> str:
         """Such as `modsync+dcgd width=64`."""
-        return " ".join(v if k == "method" else f"{k}={v}" for k, v in self.point.items())
+        own = {name: value for name, value in self.point.items() if value}
+        return " ".join(v if k == "method" else f"{k}={v}" for k, v in own.items())
 
 
 def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
@@ -81,7 +82,7 @@ def configurations(rows: Sequence[Mapping[str, Any]]) -> list[Configuration]:
     names = [name for name in axes_of(rows) if name != "seed"]
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(tuple(str(row[name]) for name in names), []).append(row)
+        found.setdefault(tuple(_text(row[name]) for name in names), []).append(row)
     made = []
     for values, members in found.items():
         good = [row for row in members if row["status"] != "not finite"]
@@ -142,7 +143,7 @@ def write_sweep(folder: str | os.PathLike) -> Path:
         "configurations: geometric mean over seeds, and a band from the smallest to the largest."
     }
     for name in axes_of(rows):
-        if name not in ("method", "seed") and len({row[name] for row in rows}) > 1:
+        if name not in ("method", "seed") and len({row[name] for row in rows} - {""}) > 1:
             images[name] = draw_axis(folder, name)
             captions[name] = (
                 f"{_label(rows)} of the selected networks against {name}. The line of a method "
@@ -218,9 +219,14 @@ def _label(rows: Sequence[Mapping[str, Any]]) -> str:
     return "Test error" if "selected" in rows[0] else "Loss"
 
 
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figure:
     figure = Figure(figsize=(10.0, 4.4))
     axis = figure.subplots()
+    rows = [row for row in rows if row[name]]  # methods that have no such axis are left out
     values = list(dict.fromkeys(row[name] for row in rows))
     numeric = all(_is_number(value) for value in values)
     if numeric:

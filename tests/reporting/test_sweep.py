@@ -179,3 +179,18 @@ def test_without_a_reference_networks_are_ranked_by_their_unweighted_loss(folder
     assert "boundary=1.0 has the lowest unweighted loss" in page
     _, losses = _sweep._outcomes(folder)["dcgd-1.0"]
     np.testing.assert_array_equal(losses, np.full(3, 5.0))
+
+
+def test_an_axis_of_one_method_is_no_value_of_the_others(folder):
+    rows = read(folder)
+    for row in rows:
+        row["dcgd.c"] = row["width"] if row["method"] == "dcgd" else ""
+    axes = ["method", "width", "dcgd.c", "seed"]
+    rows = [{name: row[name] for name in axes} | row for row in rows]
+    names = [found.name for found in reporting.configurations(rows)]
+    dcgd = {"dcgd width=8 dcgd.c=8", "dcgd width=64 dcgd.c=64"}
+    assert set(names) == {"adam width=8", "adam width=64", *dcgd}
+    none = [{**row, "dcgd.c": row["dcgd.c"] or None} for row in rows]  # as the sweep returns it
+    assert [found.name for found in reporting.configurations(none)] == names
+    lines = _sweep._against(rows, "dcgd.c", "selected").axes[0].get_lines()
+    assert {line.get_label() for line in lines if line.get_linestyle() == "-"} == {"dcgd"}
