@@ -62,4 +62,5 @@ def limits(*arrays: NDArray) -> tuple[float, float]:
 def colour_bar(axis: Axes, colours: ScalarMappable, **style: Any) -> None:
     """Draws the scale of colours beside a panel, exactly as high as the panel."""
     beside = axis.inset_axes((1.04, 0, 0.05, 1))
+    beside.grid(False)
     axis.figure.colorbar(colours, cax=beside, **style)
