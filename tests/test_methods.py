@@ -96,6 +96,37 @@ def test_names_that_mean_nothing_are_explained(name, message):
         methods.parse(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cagrad(d=0.3)", "unknown hyperparameter of cagrad 'd' \\(known: c, groups, rescale\\)"),
+        ("cagrad(0.3)", "'cagrad\\(0.3\\)' is not name\\(hyperparameter=value,...\\)"),
+        ("cagrad(c=0.3", "is not name\\(hyperparameter=value"),
+        ("cagrad(c=f(x))", "is not name\\(hyperparameter=value"),
+        ("lra(num_objectives=2)", "unknown hyperparameter of lra 'num_objectives'"),
+        ("modsync(beta=1)+dcgd", "hyperparameters of modsync are settings of the run"),
+    ],
+)
+def test_hyperparameters_that_mean_nothing_are_explained(name, message):
+    with pytest.raises(ValueError, match=message):
+        methods.parse(name)
+
+
+def test_hyperparameters_reach_their_parts():
+    name = "norm(every=3, decay=1e+0)+cagrad(c=0.3)"
+    steps = [balancing.norm_balance(2, every=3, decay=1.0), aggregators.cagrad(0.3)]
+    got = update(methods.build(name, optax.sgd(0.1), num_objectives=2))
+    np.testing.assert_array_equal(got, update(optax.chain(*steps, optax.sgd(0.1))))
+    assert not np.array_equal(got, update(methods.build("norm+cagrad", optax.sgd(0.1))))
+    assert str(methods.parse(name)) == "norm(every=3,decay=1.0)+cagrad(c=0.3)"
+    apart = methods.build("dcgd(groups=leaf)", optax.sgd(0.1))
+    np.testing.assert_array_equal(
+        update(apart), update(optax.chain(aggregators.dcgd(groups="leaf"), optax.sgd(0.1)))
+    )
+    with pytest.raises(ValueError, match="c is -1; it must be between 0"):
+        methods.build("cagrad(c=-1)", optax.sgd(0.1))
+
+
 def test_every_sensible_combination_is_a_name():
     kinds = {kind: [n for n, p in methods.PARTS.items() if p.kind == kind]
              for kind in ("balancing", "aggregator")}  # fmt: skip

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -143,7 +142,8 @@ def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: 
     return folder
 
 
-_say = partial(print, file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def finish(
@@ -234,7 +234,7 @@ def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, Trai
                 f"{given.name!r} with {', '.join(config.coefficients)}"
             )
         made_with = {name: float(value) for name, value in given.coefficients.items()}
-        return given, dataclasses.replace(config, coefficients=made_with)
+        return given, config.with_numbers({"coefficients": made_with})
     try:
         return problems.get(given, **config.coefficients), config
     except ValueError as error:
