@@ -82,7 +82,7 @@ def write_comparison(
         _row(name, good[name], len(found), list(scores[name].values()), target)
         for name, found in runs.items()
     ]
-    rows.sort(key=lambda row: row.score.mean if row.failed < row.seeds else math.inf)
+    rows.sort(key=lambda row: math.inf if math.isnan(row.score.mean) else row.score.mean)
     ranked = {row.method: good[row.method] for row in rows}
     path = Path(output_dir)
     _write_table(path / "comparison.csv", rows, target)
@@ -95,9 +95,8 @@ def write_comparison(
     }
     images = {name: _drawing.save(draw, path / "figures" / name) for name, draw in drawn.items()}
     links = {row.method: _links(folders[row.method], path) for row in rows}
-    first_place = leader(scores) if any(scores.values()) else None
     by = first.scored_by if _scored(good) else first.outcome_name
-    page = _page(first, rows, first_place, by, target, images, shown, links)
+    page = _page(first, rows, leader(scores), by, target, images, shown, links)
     (path / "comparison.html").write_text(page, encoding="utf-8")
     return rows
 

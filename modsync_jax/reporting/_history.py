@@ -66,7 +66,7 @@ def cosine(run: Run) -> Figure:
         colour, label = PALETTE[k], " · ".join(pair_of(pair))
         axes[0].plot(run.steps, column, ".", color=colour, alpha=0.35, markersize=4)
         smooth = running_mean(column, run.metrics.get("batches"))
-        _curve(axes[0], run.steps, smooth, label, color=colour, linestyle="-")
+        axes[0].plot(run.steps, smooth, color=colour, linestyle="-", label=label)
         if opposed:
             _curve(axes[1], run.steps, opposed[pair], None, color=colour, linestyle="-")
     if pairs:
@@ -164,7 +164,7 @@ def _conflict_of_many(run: Run) -> Figure:
     """Cosines, and shares of opposed gradients, of each pair as a matrix."""
     names = list(run.family("grad_norm"))
     k = len(names)
-    size = min(0.8 + 0.42 * k, 5.0)
+    size = min(1.0 + 0.42 * k, 4.2)
     figure = Figure(figsize=(WIDTH, size + 2.8 + 0.5))
     panels = figure.subplot_mosaic(
         [["cosine", "opposed"], ["norm", "norm"]], height_ratios=[size, 2.8]

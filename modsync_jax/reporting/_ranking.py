@@ -82,7 +82,7 @@ class Leader:
         return f"{lowest} the seeds don’t tell it apart from {others}"
 
 
-def leader(scores: Mapping[str, Mapping[str, float]]) -> Leader:
+def leader(scores: Mapping[str, Mapping[str, float]]) -> Leader | None:
     """The configuration of the lowest geometric mean of scores, and whether it is the best.
 
     It is where it beats every other one: over the seeds that both finished, at least three, the
@@ -94,8 +94,8 @@ def leader(scores: Mapping[str, Mapping[str, float]]) -> Leader:
       scores: by configuration, then seed, without the seeds that failed; numbers that are not
         positive and finite do not count.
 
-    Raises:
-      ValueError: no configuration has a score.
+    Returns:
+      The leader; None where no configuration has a score.
     """
     known = {
         name: {seed: score for seed, score in seeds.items() if 0 < score < math.inf}
@@ -103,7 +103,7 @@ def leader(scores: Mapping[str, Mapping[str, float]]) -> Leader:
     }
     finished = {name: seeds for name, seeds in known.items() if seeds}
     if not finished:
-        raise ValueError("no configuration has a score")
+        return None
     ranked = sorted(finished, key=lambda name: spread(list(finished[name].values())).mean)
     first, *others = ranked
     own = finished[first]

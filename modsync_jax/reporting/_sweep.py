@@ -115,15 +115,17 @@ def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
     return lines
 
 
-def leader_of(ranked: Sequence[Configuration]) -> Leader | None:
-    """The best configuration of those that came as far as the first; None if all failed."""
-    column = _score_column([row for found in ranked for row in found.rows])
+def leader_of(ranked: Sequence[Configuration], column: str) -> Leader | None:
+    """The first of the configurations that came as far as it did, by a column; None if all failed.
+
+    Configurations that halving stopped earlier had fewer steps: their scores are of then.
+    """
     equals = [found for found in ranked if found.stopped == ranked[0].stopped]
     scores = {
         found.name: {row.get("seed", ""): float(row[column]) for row in found.rows}
         for found in equals
     }
-    return leader(scores) if any(scores.values()) else None
+    return leader(scores)
 
 
 def write_sweep(folder: str | os.PathLike) -> Path:
@@ -151,7 +153,7 @@ def write_sweep(folder: str | os.PathLike) -> Path:
                 " mean over seeds); points are all networks."
             )
     figures = "\n".join(_html.figure(image, n, captions[n]) for n, image in images.items())
-    first = leader_of(ranked)
+    first = leader_of(ranked, _score_column(rows))
     more = f"<p>The first {_SHOWN} of {len(ranked)}.</p>" if len(ranked) > _SHOWN else ""
     stopped = sum(row["status"] == "stopped" for row in rows)
     kind = "configurations that halving kept" if stopped else "configurations"
@@ -281,7 +283,8 @@ def _curves(
     axis.set_yscale("log")
     axis.set(xlabel="step", ylabel=_label(rows))
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    figure.legend(loc="outside lower left")
+    if axis.get_lines():
+        figure.legend(loc="outside lower left")
     return figure
 
 

@@ -194,3 +194,10 @@ def test_an_axis_of_one_method_is_no_value_of_the_others(folder):
     assert [found.name for found in reporting.configurations(none)] == names
     lines = _sweep._against(rows, "dcgd.c", "selected").axes[0].get_lines()
     assert {line.get_label() for line in lines if line.get_linestyle() == "-"} == {"dcgd"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sweep_in_which_every_network_failed_is_said_to_have(folder):
+    write(folder, [{**row, "status": "not finite"} for row in read(folder)])
+    page = reporting.write_sweep(folder).read_text()
+    assert "burgers: no network is finite" in page and "★" not in page
