@@ -141,14 +141,15 @@ def write_sweep(folder: str | os.PathLike) -> Path:
         "curves": _drawing.save(partial(_curves, path, rows, ranked), path / "figures" / "curves")
     }
     captions = {
-        "curves": f"{_label(rows)} against steps, the best {min(len(ranked), _DRAWN)} "
-        "configurations: geometric mean over seeds, and a band from the smallest to the largest."
+        "curves": f"The {_label(rows)} against steps, for the {min(len(ranked), _DRAWN)} "
+        "configurations of the lowest scores: geometric mean over seeds, and a band from the "
+        "smallest to the largest."
     }
     for name in axes_of(rows):
         if name not in ("method", "seed") and len({row[name] for row in rows} - {""}) > 1:
             images[name] = draw_axis(folder, name)
             captions[name] = (
-                f"{_label(rows)} of the selected networks against {name}. The line of a method "
+                f"The {_label(rows)} of the selected networks against {name}. The line of a method "
                 f"takes the choice of everything else that has the lowest {_score(rows)} (geometric"
                 " mean over seeds); points are all networks."
             )
@@ -161,7 +162,7 @@ def write_sweep(folder: str | os.PathLike) -> Path:
     title = f"{config['problem']}: {outcome}"
     early = f", {stopped} of them stopped early by successive halving, with the errors of then"
     body = f"""<p>{len(rows)} networks{early if stopped else ""}. Configurations are ranked by
-<i>score</i>, the {_score(rows)}; <i>selected</i> and <i>final</i> are the {_label(rows).lower()}
+<i>score</i>, the {_score(rows)}; <i>selected</i> and <i>final</i> are the {_label(rows)}
 of the selected networks and of those after the last step. Numbers are geometric means over seeds,
 with the geometric standard deviation as a factor; every network is in <code>results.csv</code>.</p>
 <h2>Configurations</h2>{more}
@@ -213,12 +214,12 @@ def _score_column(rows: Sequence[Mapping[str, Any]]) -> str:
 def _score(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the score is, in words."""
     if _score_column(rows) != "score":
-        return _label(rows).lower()
+        return "test error" if "selected" in rows[0] else "loss"
     return "validation error" if "selected" in rows[0] else "unweighted loss"
 
 
 def _label(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "Test error" if "selected" in rows[0] else "Loss"
+    return "relative L2 error on the test grid" if "selected" in rows[0] else "loss"
 
 
 def _text(value: Any) -> str:
@@ -247,7 +248,7 @@ def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figur
         x = [place[row[name]] for row in own]
         axis.plot(x, [float(r[column]) for r in own], ".", color=line.get_color(), alpha=0.35)
     _scales(axis, [place[value] for value in values] if numeric else [], values)
-    axis.set(xlabel=name, ylabel=f"{_label(rows)}, {column}" if column in ERROR_KINDS else column)
+    axis.set(xlabel=name, ylabel=f"{_label(rows)} ({column})" if column in ERROR_KINDS else column)
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
     return figure
 
