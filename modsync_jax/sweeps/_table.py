@@ -21,7 +21,7 @@ def rows(replicas: Sequence[Replica], results: Sequence[Mapping[str, Any]]) -> l
     axes = list(dict.fromkeys(name for replica in replicas for name in replica.point))
     return [
         {name: replica.point.get(name) for name in axes}
-        | _row(replica, kept["result"], kept["failure"])
+        | _row(replica, kept["result"], kept["failure"], kept["score"])
         for replica, kept in zip(replicas, results, strict=True)
     ]
 
@@ -55,11 +55,11 @@ def write(folder: RunFolder, table: Sequence[Row]) -> None:
     folder.write_bytes("results.parquet", buffer.getvalue())
 
 
-def _row(replica: Replica, result: Mapping[str, Any], failure: str) -> Row:
+def _row(replica: Replica, result: Mapping[str, Any], failure: str, score: float | None) -> Row:
     ended = result["steps"] == replica.config.total_steps
     status = "not finite" if failure else "finished" if ended else "stopped"
     row: Row = {"status": status, "failure": failure, "replica": replica.name}
-    row |= {"steps": result["steps"], "score": result["score"]}
+    row |= {"steps": result["steps"], "score": score}
     errors = result["errors"]
     if errors:
         row |= {kind: errors["relative_l2"][kind] for kind in reporting.ERROR_KINDS}

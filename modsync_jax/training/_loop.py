@@ -85,7 +85,9 @@ def solve(
         solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
-            solution = _train(problem, built if own is None else own, config, folder, progress)
+            solution = _train(
+                problem, built if own is None else own, config, folder, resume, progress
+            )
         if folder is not None:
             finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
@@ -166,6 +168,7 @@ def _train(
     network: nn.Module,
     config: TrainConfig,
     folder: RunFolder | None,
+    resumes: bool,
     progress: bool,
 ) -> Solution:
     program = _step.compiled(_step.build(problem, network, config))
@@ -173,6 +176,8 @@ def _train(
     state, rows = program.init(config.seed), []
     if folder is not None:
         saved = folder.latest(_say)
+        if saved is None and resumes:
+            _say(f"{folder.path}: no checkpoint was saved yet; starting at step 0")
         rows = folder.rewind(-1 if saved is None else saved)
         if saved is not None:
             like = state if saved <= config.steps else program.start_polish(state)
