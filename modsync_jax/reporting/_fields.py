@@ -117,7 +117,7 @@ def solution(arrays: Mapping[str, NDArray]) -> Figure:
     references = {q.name: q.values for q in _quantities(arrays, "reference")}
     for axes, (quantity, plane) in zip(panels, views, strict=True):
         predicted, true = plane.of(quantity.values), plane.of(references[quantity.name])
-        colours = _colours(predicted, true)
+        colours = _colours(predicted, true=true)
         _heat_map(axes[0], plane, predicted, f"{quantity.name}, prediction", **colours)
         mesh = _heat_map(axes[1], plane, true, f"{quantity.name}, reference", **colours)
         colour_bar(axes[1], mesh)
@@ -241,7 +241,7 @@ def _bands(solutions: Mapping[str, Mapping[str, NDArray]]) -> tuple[Plane, list[
             continue
         true = plane.of(arrays["reference"][:, k])
         errors = {label: np.abs(field - true) for label, field in fields.items()}
-        bands.append(_Band(output, fields, true, _colours(true, *fields.values())))
+        bands.append(_Band(output, fields, true, _colours(*fields.values(), true=true)))
         bands.append(_Band(f"error of {output}", errors, None, _log_colours(*errors.values())))
     if "reference" not in arrays and all("residuals" in of for of in solutions.values()):
         sizes = {
@@ -385,13 +385,16 @@ def _height(width: float, plane: Plane) -> float:
     return float(np.clip((width - 1.2) * down / across + 0.9, 1.5, 6.0))
 
 
-def _colours(*fields: NDArray) -> dict[str, Any]:
+def _colours(*fields: NDArray, true: NDArray | None = None) -> dict[str, Any]:
     """One scale for fields: centred at 0 where they have both signs, else from end to end.
 
-    A field that is positive but for small errors keeps the scale from end to end.
+    Whether they do is asked of the true field, if it is known: a prediction of something positive
+    may be negative by an error. A little below zero does not count.
     """
-    low, high = limits(*fields)
-    if min(-low, high) > _SIGNED * (high - low):
+    low, high = limits(*(fields if true is None else (true,)))
+    signed = min(-low, high) > _SIGNED * (high - low)
+    low, high = limits(*fields, *(() if true is None else (true,)))
+    if signed:
         top = max(-low, high)
         return {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
     return {"cmap": "viridis", "vmin": low, "vmax": high}

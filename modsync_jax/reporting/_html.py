@@ -39,7 +39,8 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin: 2.2rem 
 .scroll { overflow-x: auto; }
 .numbers { font-size: .92rem; }
 .numbers th, .numbers td { white-space: nowrap; }
-.numbers th { position: sticky; left: 0; background: var(--page); }
+.numbers th { position: sticky; left: 0; background: var(--page);
+  box-shadow: inset 0 -1px var(--line); }
 .numbers td { text-align: right; padding: .25rem 0 .25rem 1.25rem; }
 .numbers tr:first-child td { color: var(--soft); }
 tr.winner th, tr.winner td { font-weight: 700; color: var(--ok); }

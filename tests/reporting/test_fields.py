@@ -118,6 +118,14 @@ def test_fields_of_both_signs_have_colours_centred_at_zero(make_run, low, high, 
     assert (mesh.get_cmap().name == "RdBu_r") == centred
 
 
+def test_a_negative_error_does_not_make_a_positive_field_signed(make_run):
+    arrays = dict(_run.read(make_run()).solution)
+    true = np.linspace(0, 1, 63)[:, None]
+    arrays |= {"prediction": true - 0.5, "reference": true}
+    mesh = _meshes(_fields.solution(arrays))["u, reference"]
+    assert mesh.get_clim() == (-0.5, 1.0) and mesh.get_cmap().name == "viridis"
+
+
 @pytest.mark.parametrize(("coordinates", "equal"), [(("x", "y"), True), (("t", "x"), False)])
 def test_lengths_have_equal_aspect_and_time_has_not(make_run, coordinates, equal):
     figure = _fields.solution(_run.read(make_run(coordinates=coordinates)).solution)
