@@ -20,6 +20,7 @@ from modsync_jax._names import unknown
 from modsync_jax.calculus import Field
 from modsync_jax.chunks import Sum
 from modsync_jax.problems._conditions import Condition, DataCondition
+from modsync_jax.problems._explain import explained
 from modsync_jax.sampling import Domain, Sampler
 
 Batch = dict[str, Any]
@@ -89,9 +90,14 @@ class Problem:
         for name in self.terms:
             try:
                 jax.eval_shape(partial(self._trace, name, counts, sampler))
-            except ValueError as error:
-                raise ValueError(f"{self.name}, {name}: {error}") from error
+            except Exception as error:
+                raise ValueError(f"{self.name}, {name}: {explained(error, self._gets)}") from None
         self._check_observed()
+
+    @property
+    def _gets(self) -> str:
+        known = "".join(f", {name}={name}" for name in self.unknowns)
+        return f"(u, x{known}): the field, a point and the unknowns (targets: the point alone)"
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -350,8 +356,8 @@ class Problem:
     def _check_observed(self) -> None:
         try:
             q = len(self.quantities)
-        except ValueError as error:
-            raise ValueError(f"{self.name}, observe: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{self.name}, observe: {explained(error, self._gets)}") from None
         if self.reference is None:
             return
         points = np.tile(self.domain.mean, (q + 1, 1))  # N differs from q: no accidental match

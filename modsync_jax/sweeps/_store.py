@@ -150,7 +150,8 @@ class Store:
             trainer.network, problem.coordinates, exported(best), best, outcome.result, outcome.rows
         )
         _loop.finish(run, problem, config, solution, identity)
-        reporting.write_report(path)
+        with run.writing():
+            reporting.write_report(path)
 
 
 def _file(stage: int | None) -> str:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from modsync_jax import citations, methods, networks, problems, reporting, transform
+from modsync_jax import chunks, citations, methods, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
-from modsync_jax.training import _measure, _optimizers, _signals, _step
+from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
 from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig
 from modsync_jax.training._folder import RunError, RunFolder, read_config
 from modsync_jax.training._progress import Meter
-from modsync_jax.training._schedule import chunks
 from modsync_jax.training._solution import Solution, load
 
 
@@ -77,6 +77,8 @@ def solve(
     problem, config = problem_of(problem, config)
     check_fits(problem, config)
     built = _step.network_of(problem, config)
+    program = _step.build(problem, built if own is None else own, config)
+    check_memory(program, problem, config)
     identity = identity_of(spec, problem, config, built if own is None else None)
     if resume and output_dir is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
@@ -85,9 +87,8 @@ def solve(
         solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
-            solution = _train(
-                problem, built if own is None else own, config, folder, resume, progress
-            )
+            model, compiled = built if own is None else own, _step.compiled(program)
+            solution = _train(problem, model, compiled, config, folder, resume, progress)
         if folder is not None:
             finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
@@ -166,12 +167,12 @@ def finish(
 def _train(
     problem: Problem,
     network: nn.Module,
+    program: _step.Program,
     config: TrainConfig,
     folder: RunFolder | None,
     resumes: bool,
     progress: bool,
 ) -> Solution:
-    program = _step.compiled(_step.build(problem, network, config))
     references = _measure.references(problem, config)
     state, rows = program.init(config.seed), []
     if folder is not None:
@@ -202,7 +203,7 @@ def _train(
 
         if not rows:
             state = record(state)
-        for chunk in chunks(config, step):
+        for chunk in _schedule.chunks(config, step):
             if chunk.start == config.steps:
                 state = program.start_polish(state)
             count = chunk.end - chunk.start
@@ -259,12 +260,40 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
         methods.build(config.method, optax.identity(), num_objectives=len(groups))
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
+    if config.activation == "relu":
+        _say(
+            "warning: a relu network has no second derivatives; equations that have some can't be "
+            "solved with it: take tanh or another smooth activation"
+        )
     for name in config.periods:
         if name not in problem.coordinates:
             raise ConfigError(f"periods: {unknown('coordinate', name, problem.coordinates)}")
     for name in config.loss_weights:
         if name not in groups:
             raise ConfigError(f"loss_weights: {unknown('objective', name, groups)}")
+
+
+def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) -> None:
+    """Raises a `ConfigError` where a run needs more memory than the device has.
+
+    What surely fits, or surely does not, is told from the state and the values of all layers;
+    between, the step is compiled to be asked.
+    """
+    state, there = jax.eval_shape(program.init, config.seed), _memory.limit()
+    at_once = min(
+        max({**problem.points, **config.points}.values()),
+        config.chunk_points or chunks.default_size(),
+    )
+    values = at_once * config.width * config.depth * jnp.dtype(config.dtype).itemsize
+    needed = float(_memory.of_arrays(state) + values)
+    if 0.02 * there < needed < there:
+        advance = jax.jit(program.advance, static_argnums=1, donate_argnums=0)
+        needed = _memory.of_program(advance.lower(state, config.chunk).compile())
+    if needed > there:
+        raise ConfigError(
+            f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
+            "a smaller width or depth, or fewer points at once (chunk_points)"
+        )
 
 
 def identity_of(
