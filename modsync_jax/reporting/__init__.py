@@ -1,12 +1,13 @@
 """Figures and the report of a run, and the comparison of several, from their files alone.
 
-This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`, `solution.npz`)
-and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
+This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`, `solution.npz`,
+`layers.npz`) and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
 """
 
-from modsync_jax.reporting._comparison import as_text, spread, write_comparison
-from modsync_jax.reporting._figures import draw_solution
-from modsync_jax.reporting._figures import save as save_figure
+from modsync_jax.reporting._comparison import as_text, write_comparison
+from modsync_jax.reporting._drawing import save as save_figure
+from modsync_jax.reporting._fields import draw_solution
+from modsync_jax.reporting._ranking import spread
 from modsync_jax.reporting._report import write_report
 from modsync_jax.reporting._run import ERROR_KINDS
 from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +18,48 @@ ERRORS = {"relative_l2": "relative L2 error", "mean_absolute": "mean absolute er
 ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # of each error
 
 
+class Conflict(NamedTuple):
+    """How two objectives' gradients lay to each other over a run.
+
+    Attributes:
+      pair: the two objectives.
+      cosine: the mean of their cosines.
+      opposed: in how many batches the cosine was negative.
+      batches: how many batches were looked at.
+      each_step: whether those are the batches of training, or only those of the rows.
+    """
+
+    pair: tuple[str, str]
+    cosine: float
+    opposed: int
+    batches: int
+    each_step: bool
+
+    @property
+    def share(self) -> float:
+        """Of the batches in which the gradients are opposed."""
+        return self.opposed / self.batches if self.batches else np.nan
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """The files of a finished run.
+
+    Runs that were made before a file, a column or an entry existed lack it.
 
     Attributes:
       config: `config.json`.
       result: `result.json`.
       metrics: the columns of `metrics.csv` by name, each `[rows]`.
       solution: the arrays of `solution.npz`.
+      layers: the arrays of `layers.npz`, or nothing.
     """
 
     config: Mapping[str, Any]
     result: Mapping[str, Any]
     metrics: Mapping[str, Column]
     solution: Mapping[str, NDArray]
+    layers: Mapping[str, NDArray]
 
     @property
     def problem(self) -> str:
@@ -47,9 +74,32 @@ class Run:
         return self.metrics["step"]
 
     @property
-    def measure(self) -> str:
-        """The column that says how good the run is: the error, or the loss without a reference."""
-        return "loss" if self.result["errors"] is None else "test/relative_l2"
+    def outcome(self) -> Column:
+        """How good the run is in each row, `[rows]`: see `outcome_name`."""
+        return outcome_of(self.metrics)
+
+    @property
+    def outcome_name(self) -> str:
+        """The relative L2 error or, without a reference, a loss, as text."""
+        if self.result["errors"]:
+            return ERRORS["relative_l2"]
+        return "unweighted loss" if self.family("term") else "total loss"
+
+    @property
+    def selected_outcome(self) -> float:
+        """The outcome of the parameters that the run returns."""
+        errors = self.result["errors"]
+        return errors["relative_l2"]["selected"] if errors else float(self.outcome[self.selected])
+
+    @property
+    def score(self) -> float:
+        """By what runs are ranked: see `scored_by`."""
+        return float(self.result.get("score", self.selected_outcome))
+
+    @property
+    def scored_by(self) -> str:
+        """Such as `validation error`; the outcome where the run has no score."""
+        return str(self.result.get("scored_by", self.outcome_name))
 
     @property
     def training(self) -> NDArray[np.bool_]:
@@ -66,6 +116,25 @@ class Run:
         prefix = f"{kind}/"
         found = {n.removeprefix(prefix): c for n, c in self.metrics.items() if n.startswith(prefix)}
         return {name: found[name] for name in sorted(found, key=_natural)}
+
+    def conflicts(self) -> dict[tuple[str, str], Conflict]:
+        """Each pair of objectives, over all rows."""
+        shares = self.family("opposed")
+        batches = self.metrics["batches"] if shares else np.ones_like(self.steps)
+        found = {}
+        for name, cosines in self.family("cosine").items():
+            known = np.isfinite(cosines)
+            share = shares[name] if shares else (cosines < 0).astype(float)
+            counts = batches[known]
+            total = int(counts.sum())
+            found[pair_of(name)] = Conflict(
+                pair=pair_of(name),
+                cosine=float(cosines[known] @ counts / total) if total else np.nan,
+                opposed=round(float(share[known] @ counts)),
+                batches=total,
+                each_step=bool((batches > 1).any()),
+            )
+        return found
 
     def thresholds(self) -> dict[str, dict[str, Column]]:
         """Mean thresholds by objective, then layer, `[rows]` each; empty if the method has none."""
@@ -86,20 +155,42 @@ def read(folder: str | os.PathLike) -> Run:
     for name in ("config.json", "result.json", "metrics.csv", "solution.npz"):
         if not (path / name).exists():
             raise FileNotFoundError(f"{path} holds no {name}; name the folder of a finished run")
-    with np.load(path / "solution.npz") as arrays:
-        solution = dict(arrays)
     return Run(
         config=json.loads((path / "config.json").read_text()),
         result=json.loads((path / "result.json").read_text()),
         metrics=_columns(path / "metrics.csv"),
-        solution=solution,
+        solution=_arrays(path / "solution.npz"),
+        layers=_arrays(path / "layers.npz") if (path / "layers.npz").exists() else {},
     )
+
+
+def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
+    """How good networks are: the error or, without a reference, the loss without weights.
+
+    Args:
+      metrics: columns of any one shape. Runs from before there were terms have a total loss only.
+    """
+    if "test/relative_l2" in metrics:
+        return metrics["test/relative_l2"]
+    terms = [column for name, column in metrics.items() if name.startswith("term/")]
+    return np.sum(terms, axis=0) if terms else metrics["loss"]
+
+
+def pair_of(name: str) -> tuple[str, str]:
+    """The two objectives of a column `<kind>/<name>`: of `boundary~residual`, its sides."""
+    first, _, second = name.partition("~")
+    return first, second
 
 
 def layer_label(path: str) -> str:
     """A short name for a layer: `layer 1` for `Dense_0/kernel`, else its path."""
     numbered = re.fullmatch(r"Dense_(\d+)/kernel", path)
     return f"layer {int(numbered[1]) + 1}" if numbered else path.removesuffix("/kernel")
+
+
+def _arrays(path: Path) -> dict[str, NDArray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def _columns(path: Path) -> dict[str, Column]:

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from modsync_jax.reporting import _figures, _report
-from modsync_jax.reporting._comparison import Spread, spread
+from modsync_jax.reporting import _drawing, _html
+from modsync_jax.reporting._ranking import Leader, Spread, leader, spread
+from modsync_jax.reporting._run import ERROR_KINDS, outcome_of
 
 _DRAWN = 6  # configurations whose curves are drawn
 _SHOWN = 25  # rows of the page's table
@@ -27,11 +27,13 @@ class Configuration:
     """All replicas of a sweep that differ in their seed only.
 
     Attributes:
-      point: what they share, by name of the grid; text as in the table.
+      point: what they share, by name of the grid, as text; empty where a method has no such axis.
       replicas: how many there are.
       failed: how many of them were not finite; they count no further.
       stopped: the step after which halving stopped them; 0 if they came to the end.
-      selected: what replicas are ranked by, the selected error, or loss without a reference.
+      score: what replicas are ranked by: the error on validation points or, without a reference,
+        the loss without weights; in older tables that lack it, `selected`.
+      selected: the error on the test grid (the loss without a reference) of the selected networks.
       final: the same after the last step.
       rows: the rows of those that count.
     """
@@ -40,6 +42,7 @@ class Configuration:
     replicas: int
     failed: int
     stopped: int
+    score: Spread
     selected: Spread
     final: Spread
     rows: Sequence[Mapping[str, str]]
@@ -47,7 +50,8 @@ class Configuration:
     @property
     def name(self) -> str:
         """Such as `modsync+dcgd width=64`."""
-        return " ".join(v if k == "method" else f"{k}={v}" for k, v in self.point.items())
+        own = {name: value for name, value in self.point.items() if value}
+        return " ".join(v if k == "method" else f"{k}={v}" for k, v in own.items())
 
 
 def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
@@ -70,42 +74,58 @@ def axes_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def configurations(rows: Sequence[Mapping[str, Any]]) -> list[Configuration]:
-    """The configurations of a sweep, the lowest geometric mean over seeds first.
+    """The configurations of a sweep, the lowest geometric mean of scores over seeds first.
 
     Those that halving stopped come after all that went on.
     """
+    ranked_by = _score_column(rows)
     names = [name for name in axes_of(rows) if name != "seed"]
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(tuple(str(row[name]) for name in names), []).append(row)
+        found.setdefault(tuple(_text(row[name]) for name in names), []).append(row)
     made = []
     for values, members in found.items():
         good = [row for row in members if row["status"] != "not finite"]
-        selected, final = (
-            spread([float(row[_measure(rows, kind)]) for row in good])
-            for kind in ("selected", "final")
+        score, selected, final = (
+            spread([float(row[column]) for row in good])
+            for column in (ranked_by, _measure(rows, "selected"), _measure(rows, "final"))
         )
         point = dict(zip(names, values, strict=True))
         failed = len(members) - len(good)
         stopped = max((int(r["steps"]) for r in good if r["status"] == "stopped"), default=0)
-        made.append(Configuration(point, len(members), failed, stopped, selected, final, good))
+        spreads = (score, selected, final)
+        made.append(Configuration(point, len(members), failed, stopped, *spreads, good))
     return sorted(made, key=_rank)
 
 
 def _rank(found: Configuration) -> tuple[float, float]:
-    mean = found.selected.mean
+    mean = found.score.mean
     return -found.stopped or -math.inf, math.inf if math.isnan(mean) else mean
 
 
 def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
     """Configurations as text, a header first."""
-    lines = [[*ranked[0].point, "replicas", "selected", "final"]]
+    lines = [[*ranked[0].point, "replicas", "score", "selected", "final"]]
     for found in ranked:
         failed = f", {found.failed} not finite" if found.failed else ""
         stopped = f", stopped at {found.stopped:,}" if found.stopped else ""
         counts = f"{found.replicas}{failed}{stopped}"
-        lines.append([*found.point.values(), counts, str(found.selected), str(found.final)])
+        spreads = (found.score, found.selected, found.final)
+        lines.append([*found.point.values(), counts, *map(str, spreads)])
     return lines
+
+
+def leader_of(ranked: Sequence[Configuration], column: str) -> Leader | None:
+    """The first of the configurations that came as far as it did, by a column; None if all failed.
+
+    Configurations that halving stopped earlier had fewer steps: their scores are of then.
+    """
+    equals = [found for found in ranked if found.stopped == ranked[0].stopped]
+    scores = {
+        found.name: {row.get("seed", ""): float(row[column]) for row in found.rows}
+        for found in equals
+    }
+    return leader(scores)
 
 
 def write_sweep(folder: str | os.PathLike) -> Path:
@@ -118,39 +138,46 @@ def write_sweep(folder: str | os.PathLike) -> Path:
     ranked = configurations(rows)
     config = json.loads((path / "config.json").read_text())
     images = {
-        "curves": _figures.save(partial(_curves, path, rows, ranked), path / "figures" / "curves")
+        "curves": _drawing.save(partial(_curves, path, rows, ranked), path / "figures" / "curves")
     }
     captions = {
-        "curves": f"{_label(rows)} against steps, the best {min(len(ranked), _DRAWN)} "
-        "configurations: geometric mean over seeds, and a band from the smallest to the largest."
+        "curves": f"The {_label(rows)} against steps, for the {min(len(ranked), _DRAWN)} "
+        "configurations of the lowest scores: geometric mean over seeds, and a band from the "
+        "smallest to the largest."
     }
     for name in axes_of(rows):
-        if name not in ("method", "seed") and len({row[name] for row in rows}) > 1:
+        if name not in ("method", "seed") and len({row[name] for row in rows} - {""}) > 1:
             images[name] = draw_axis(folder, name)
             captions[name] = (
-                f"{_label(rows)} of the selected networks against {name}: for each method the best "
-                "choice of everything else (line, geometric mean over seeds), and all networks "
-                "(points)."
+                f"The {_label(rows)} of the selected networks against {name}. The line of a method "
+                f"takes the choice of everything else that has the lowest {_score(rows)} (geometric"
+                " mean over seeds); points are all networks."
             )
-    figures = "\n".join(_report.figure(image, n, captions[n]) for n, image in images.items())
-    best = ranked[0]
-    more = f"<p>The best {_SHOWN} of {len(ranked)}.</p>" if len(ranked) > _SHOWN else ""
-    title = f"{config['problem']}: {best.name} is the best of {len(ranked)} configurations"
+    figures = "\n".join(_html.figure(image, n, captions[n]) for n, image in images.items())
+    first = leader_of(ranked, _score_column(rows))
+    more = f"<p>The first {_SHOWN} of {len(ranked)}.</p>" if len(ranked) > _SHOWN else ""
     stopped = sum(row["status"] == "stopped" for row in rows)
+    kind = "configurations that halving kept" if stopped else "configurations"
+    outcome = first.sentence(kind, _score(rows)) if first else "no network is finite"
+    title = f"{config['problem']}: {outcome}"
     early = f", {stopped} of them stopped early by successive halving, with the errors of then"
-    body = f"""<p>{len(rows)} networks{early if stopped else ""}. Geometric means over seeds,
+    body = f"""<p>{len(rows)} networks{early if stopped else ""}. Configurations are ranked by
+<i>score</i>, the {_score(rows)}; <i>selected</i> and <i>final</i> are the {_label(rows)}
+of the selected networks and of those after the last step. Numbers are geometric means over seeds,
 with the geometric standard deviation as a factor; every network is in <code>results.csv</code>.</p>
-<h2>{escape(_label(rows))}</h2>{more}
-{_report.table(as_table(ranked[:_SHOWN]))}
+<h2>Configurations</h2>{more}
+{_html.numbers(as_table(ranked[:_SHOWN]), winner=first is not None and first.is_best)}
 <h2>Figures</h2>
 {figures}"""
     page = path / "sweep.html"
-    page.write_text(_report.page(title, body), encoding="utf-8")
+    page.write_text(_html.page(title, body), encoding="utf-8")
     return page
 
 
 def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -> Path:
     """Draws an error of a sweep against one axis of its grid, a line for each method.
+
+    The line shows, for each value, the configuration of the lowest score.
 
     Args:
       folder: of a finished sweep.
@@ -170,20 +197,39 @@ def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -
         if given not in known:
             raise ValueError(f"no column {given!r} in {folder} (known: {', '.join(known)})")
     stem = Path(folder) / "figures" / f"{measure}-{name}"
-    return _figures.save(partial(_against, rows, name, column), stem)
+    return _drawing.save(partial(_against, rows, name, column), stem)
 
 
 def _measure(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     return kind if kind in rows[0] or f"loss_{kind}" not in rows[0] else f"loss_{kind}"
 
 
+def _score_column(rows: Sequence[Mapping[str, Any]]) -> str:
+    """By what replicas are ranked; tables from before there was a score have their errors."""
+    good = [row for row in rows if row["status"] != "not finite"]
+    scored = good and all(row.get("score") not in (None, "") for row in good)
+    return "score" if scored else _measure(rows, "selected")
+
+
+def _score(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the score is, in words."""
+    if _score_column(rows) != "score":
+        return "test error" if "selected" in rows[0] else "loss"
+    return "validation error" if "selected" in rows[0] else "unweighted loss"
+
+
 def _label(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "Relative L2 error" if "selected" in rows[0] else "Total loss"
+    return "relative L2 error on the test grid" if "selected" in rows[0] else "loss"
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figure:
     figure = Figure(figsize=(10.0, 4.4))
     axis = figure.subplots()
+    rows = [row for row in rows if row[name]]  # methods that have no such axis are left out
     values = list(dict.fromkeys(row[name] for row in rows))
     numeric = all(_is_number(value) for value in values)
     if numeric:
@@ -194,16 +240,15 @@ def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figur
         own = [row for row in finished if row["method"] == method]
         best = {}
         for value in dict.fromkeys(row[name] for row in own):
-            there = configurations([row for row in own if row[name] == value])
-            means = [spread([float(r[column]) for r in found.rows]).mean for found in there]
-            best[value] = min(means)
+            chosen = configurations([row for row in own if row[name] == value])[0]
+            best[value] = spread([float(row[column]) for row in chosen.rows]).mean
         ordered = sorted(best, key=place.__getitem__)
         line_x, line_y = [place[v] for v in ordered], [best[v] for v in ordered]
         (line,) = axis.plot(line_x, line_y, "o-", label=method)
         x = [place[row[name]] for row in own]
         axis.plot(x, [float(r[column]) for r in own], ".", color=line.get_color(), alpha=0.35)
     _scales(axis, [place[value] for value in values] if numeric else [], values)
-    axis.set(xlabel=name, ylabel=_label(rows) if "loss" not in column else column)
+    axis.set(xlabel=name, ylabel=f"{_label(rows)} ({column})" if column in ERROR_KINDS else column)
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
     return figure
 
@@ -225,8 +270,7 @@ def _curves(
     drawn = ranked[:_DRAWN]
     figure = Figure(figsize=(10.0, 4.0 + 0.22 * len(drawn)))  # names of many axes are long
     axis = figure.subplots()
-    column = "test/relative_l2" if "selected" in rows[0] else "loss"
-    kept = _metrics(folder, column)
+    kept = _outcomes(folder)
     for found in drawn:
         curves = [kept[row["replica"]] for row in found.rows]
         if not curves:
@@ -240,17 +284,18 @@ def _curves(
     axis.set_yscale("log")
     axis.set(xlabel="step", ylabel=_label(rows))
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    figure.legend(loc="outside lower left")
+    if axis.get_lines():
+        figure.legend(loc="outside lower left")
     return figure
 
 
-def _metrics(folder: Path, column: str) -> dict[str, tuple[NDArray, NDArray]]:
-    """Steps and a column of the metrics by replica, from the group that it was longest in."""
+def _outcomes(folder: Path) -> dict[str, tuple[NDArray, NDArray]]:
+    """Steps, and the error or loss at each, by replica, from the group that it was longest in."""
     found: dict[str, tuple[NDArray, NDArray]] = {}
     for path in (folder / "groups").glob("*/metrics.npz"):
         names = json.loads((path.parent / "config.json").read_text())["replicas"]
         with np.load(path) as arrays:
-            steps, values = arrays["steps"], arrays[column]
+            steps, values = arrays["steps"], outcome_of(arrays)
         for name, row in zip(names, values, strict=True):
             if name not in found or len(steps) > len(found[name][0]):
                 found[name] = (steps, row)

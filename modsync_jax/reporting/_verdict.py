@@ -5,16 +5,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from modsync_jax.reporting._run import Column, Run, layer_label
+from modsync_jax.reporting._numbers import counted, number, percent, signed
+from modsync_jax.reporting._run import Run, layer_label
 
 _SOLVED, _ROUGH = 0.01, 0.1  # relative L2 errors
 _CHANGE = 0.1  # between the last two fifths of a run, below which it has settled
-_FEWEST_ROWS = 10  # to speak of a trend
-_GAP = 2.0  # final against selected
+_FEWEST = 10  # evaluations to speak of a trend, and batches to speak of conflict
+_GAP = 1.1  # between the final and the selected parameters, below which they are as good
 _DIED = 0.01  # share of a layer's weights at which ModSync resets its thresholds
 _SPARSE = 0.1
-_OPPOSED = 0.5  # share of evaluations
+_RARELY, _MOSTLY = 0.1, 0.5  # shares of opposed gradients
 _UNBALANCED = 100.0  # ratio of losses
+_BADLY_MET = 10.0  # ratio of a condition's mean square to the median of the others
 
 
 class Finding(NamedTuple):
@@ -29,27 +31,11 @@ class Finding(NamedTuple):
     text: str
 
 
-def number(value: float) -> str:
-    """A number of three significant digits: `0.0910`, `9.11e-3`, `1.20e5`, or whole: `2,376`."""
-    if not np.isfinite(value):
-        return "not finite"
-    if value == 0 or 1000 <= abs(value) < 1e4:
-        return f"{value:,.0f}"
-    if 0.01 <= abs(value) < 1000:
-        return f"{value:#.3g}".removesuffix(".")
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def headline(run: Run) -> str:
     """The outcome in one line: what was solved, by which method, how well, and when."""
-    errors, step = run.result["errors"], run.result["selected_step"]
-    if errors is None:
-        outcome = f"total loss {number(run.result['loss']['selected'])}"
-    else:
-        outcome = f"relative L2 error {number(errors['relative_l2']['selected'])}"
-    title = f"{run.problem} by {run.result['method']}"
-    return f"{title}: {outcome} at step {step:,} of {run.result['steps']:,}"
+    step, outcome = run.result["selected_step"], number(run.selected_outcome)
+    title = f"{run.problem} by {run.result['method']}: {run.outcome_name} {outcome}"
+    return f"{title} at step {step:,} of {run.result['steps']:,}"
 
 
 def findings(run: Run) -> list[Finding]:
@@ -60,70 +46,92 @@ def findings(run: Run) -> list[Finding]:
         _trend(run),
         *_gap(run),
         *_balance(run),
+        *_conditions(run),
         *_conflict(run),
         *_kept(run),
     ]
 
 
 def _finite(run: Run) -> Iterator[Finding]:
-    measured = {run.measure, "loss", *(f"loss/{name}" for name in run.family("loss"))}
-    broken = ~np.isfinite(np.array([run.metrics[name] for name in measured])).all(axis=0)
+    measured = [run.outcome, run.metrics["loss"], *run.family("loss").values()]
+    broken = ~np.isfinite(np.array(measured)).all(axis=0)
     if broken.any():
         first = int(run.steps[broken][0])
         yield Finding(
             "bad",
-            f"In {broken.sum()} of {broken.size} evaluations, first at step {first:,}, a loss or "
-            "the error was not finite.",
+            "A loss or the error was not finite in "
+            f"{counted(broken.sum(), broken.size, 'evaluations')}, first at step {first:,}.",
         )
 
 
 def _outcome(run: Run) -> Finding:
+    end = run.selected_outcome
     if run.result["errors"] is None:
-        start, end = run.metrics["loss"][0], run.result["loss"]["selected"]
+        start = run.outcome[0]
         return Finding(
             "note" if start > end else "bad",
-            f"There is no reference solution, so the accuracy is not known; the total loss went "
-            f"from {number(start)} to {number(end)}.",
+            f"There is no reference solution, so the accuracy is not known; the "
+            f"{run.outcome_name} went from {number(start)} to {number(end)}.",
         )
-    error = run.result["errors"]["relative_l2"]["selected"]
-    if error < _SOLVED:
-        return Finding("ok", f"Solved: the relative error, {number(error)}, is below 1%.")
-    if error < _ROUGH:
-        return Finding("note", f"Rough: the relative error, {number(error)}, is from 1% to 10%.")
-    return Finding("bad", f"Not solved: the relative error, {number(error)}, is not below 10%.")
+    error = f"the {run.outcome_name} is {number(end)}"
+    if end < _SOLVED:
+        return Finding("ok", f"Solved: {error} (below 1%).")
+    if end < _ROUGH:
+        return Finding("note", f"Rough: {error} (from 1% to 10%).")
+    return Finding("bad", f"Not solved: {error} (10% or more).")
 
 
 def _trend(run: Run) -> Finding:
-    what, values = _measured(run)
-    values = values[np.isfinite(values)]
-    if len(values) < _FEWEST_ROWS:
-        return Finding("note", f"{len(values)} evaluations are too few to tell a trend.")
+    values = run.outcome[np.isfinite(run.outcome)]
+    if len(values) < _FEWEST:
+        return Finding(
+            "note",
+            f"Too few evaluations to tell a trend: {len(values)}, and it takes {_FEWEST}.",
+        )
     fifth = len(values) // 5
     before, last = np.median(values[-2 * fifth : -fifth]), np.median(values[-fifth:])
     change = last / before - 1
-    compared = f"median {what} of the last fifth against the fifth before: {change:+.0%}"
+    compared = (
+        f"the median {_short(run)} of the last fifth of the run differs by "
+        f"{signed(change, '+z.0%')} from that of the fifth before"
+    )
     if change < -_CHANGE:
-        return Finding("note", f"Still improving at the end ({compared}); a longer run may pay.")
+        return Finding("note", f"Still improving at the end: {compared}. A longer run may pay.")
     if change > _CHANGE:
-        return Finding("note", f"Getting worse at the end ({compared}).")
-    return Finding("ok", f"Settled at the end ({compared}); more steps alone change little.")
+        return Finding("note", f"Getting worse at the end: {compared}.")
+    return Finding("ok", f"Settled at the end: {compared} (at most 10%).")
 
 
 def _gap(run: Run) -> Iterator[Finding]:
-    what, values = _measured(run)
+    what, values = _short(run), run.outcome
     if not np.isfinite(values[-1]):
         return
     ratio = values[-1] / values[run.selected]
-    step = run.result["selected_step"]
+    step = f"load returns the parameters of step {run.result['selected_step']:,}"
     if run.selected == len(values) - 1:
         yield Finding("ok", "The selected parameters are the final ones.")
-    elif ratio < _GAP:
-        yield Finding("ok", f"The final {what} is {number(ratio)} times the selected one.")
+    elif not run.result["selected_step"]:
+        yield Finding(
+            "bad",
+            f"Training did not help: the initial parameters are selected, and the final {what} is "
+            f"{number(ratio)} times theirs.",
+        )
+    elif 1 / _GAP <= ratio <= _GAP:
+        yield Finding(
+            "ok",
+            f"The final {what} is about the selected one: {number(ratio)} times (at most {_GAP}).",
+        )
+    elif ratio > _GAP:
+        yield Finding(
+            "note",
+            f"The final {what} is {number(ratio)} times the selected one (more than {_GAP}); "
+            f"{step}, not the final ones.",
+        )
     else:
         yield Finding(
             "note",
-            f"The final {what} is {number(ratio)} times the selected one: the best parameters, "
-            f"which load returns, are those of step {step:,}.",
+            f"The final {what} is lower, {number(ratio)} times the selected one: validation "
+            f"points preferred another step; {step}.",
         )
 
 
@@ -136,42 +144,80 @@ def _balance(run: Run) -> Iterator[Finding]:
     ratio = losses[high] / losses[low]
     text = f"the {high} loss is {number(ratio)} times the {low} loss at the selected step"
     if ratio > _UNBALANCED:
-        yield Finding("note", f"Losses are unbalanced: {text}; loss_weights can change that.")
+        yield Finding(
+            "note",
+            f"Losses are unbalanced: {text} (more than {_UNBALANCED:.0f}). loss_weights, or a "
+            "method that balances losses, can change that.",
+        )
     else:
-        yield Finding("ok", f"Losses are of similar size: {text}.")
+        yield Finding("ok", f"Losses are not unbalanced: {text} (at most {_UNBALANCED:.0f}).")
+
+
+def _conditions(run: Run) -> Iterator[Finding]:
+    terms = {name: column[run.selected] for name, column in run.family("term").items()}
+    terms.pop("residual", None)
+    if len(terms) < 2:
+        return
+    worst = max(terms, key=terms.__getitem__)
+    others = {name: value for name, value in terms.items() if name != worst}
+    usual = float(np.median(list(others.values())))
+    if usual > 0 and terms[worst] > _BADLY_MET * usual:
+        them = next(iter(others)) if len(others) == 1 else "the others"
+        yield Finding(
+            "note",
+            f"One condition is met far worse than {them}: the mean square of {worst}, "
+            f"{number(terms[worst])}, is {number(terms[worst] / usual)} times "
+            f"{'that' if len(others) == 1 else 'the median'} of {them} (more than "
+            f"{_BADLY_MET:.0f}).",
+        )
 
 
 def _conflict(run: Run) -> Iterator[Finding]:
-    cosines = {pair: c[np.isfinite(c)] for pair, c in run.family("cosine").items()}
-    opposed = {pair: float(np.mean(c < 0)) for pair, c in cosines.items() if c.size}
-    if not opposed:
+    conflicts = [c for c in run.conflicts().values() if c.batches]
+    if not conflicts:
         return
-    pair = max(opposed, key=opposed.__getitem__)
+    worst = max(conflicts, key=lambda c: c.share)
+    kind = "training batches" if worst.each_step else "evaluations"
     text = (
-        f"the gradients of {' and '.join(pair.split('~'))} oppose each other in "
-        f"{opposed[pair]:.0%} of the evaluations (median cosine {np.median(cosines[pair]):.2f})"
+        f"the gradients of {' and '.join(worst.pair)} oppose each other in "
+        f"{counted(worst.opposed, worst.batches, kind)}; the mean cosine is "
+        f"{signed(worst.cosine, 'z.2f')}"
     )
-    if opposed[pair] > _OPPOSED:
-        yield Finding("note", f"Objectives are in conflict most of the time: {text}.")
+    if len(conflicts) > 1:
+        text = f"of {len(conflicts)} pairs of objectives, the worst: {text}"
+    if worst.batches < _FEWEST:
+        yield Finding("note", f"Too few evaluations to judge conflict: {text}.")
+    elif worst.share > _MOSTLY:
+        yield Finding(
+            "note", f"Objectives are in conflict most of the time (more than 50%): {text}."
+        )
+    elif worst.share > _RARELY:
+        yield Finding("note", f"Objectives are in conflict part of the time (10% to 50%): {text}.")
     else:
-        yield Finding("ok", f"Objectives are rarely in conflict: {text}.")
+        yield Finding("ok", f"Objectives are rarely in conflict (10% or less): {text}.")
 
 
 def _kept(run: Run) -> Iterator[Finding]:
     if run.result["keep"] is None:
         return
-    overall = run.result["keep"]["selected"]
+    text = f"{_weights_left(run)} are left"
     layers = {name: column[run.selected] for name, column in run.family("keep").items()}
     least = min(layers, key=layers.__getitem__)
-    text = f"{overall:.0%} of the weights are left; {layer_label(least)} keeps the least, "
-    text += f"{layers[least]:.0%}"
+    text += f"; {layer_label(least)} keeps the least, {percent(layers[least])}"
     if layers[least] <= _DIED:
-        yield Finding("bad", f"A layer is all but empty: {text}.")
+        yield Finding("bad", f"A layer is all but empty (1% or less): {text}.")
     elif layers[least] < _SPARSE:
-        yield Finding("note", f"A layer is very sparse: {text}.")
+        yield Finding("note", f"A layer is very sparse (below 10%): {text}.")
     else:
-        yield Finding("ok", f"{text}.")
+        yield Finding("ok", f"No layer is very sparse (below 10%): {text}.")
 
 
-def _measured(run: Run) -> tuple[str, Column]:
-    return ("loss" if run.measure == "loss" else "error"), run.metrics[run.measure]
+def _weights_left(run: Run) -> str:
+    if not run.layers:
+        return f"{percent(run.result['keep']['selected'])} of the weights"
+    kept, pruned = (int(run.layers[name].sum()) for name in ("kept", "pruned"))
+    return counted(kept, kept + pruned, "weights")
+
+
+def _short(run: Run) -> str:
+    return "error" if run.result["errors"] else run.outcome_name

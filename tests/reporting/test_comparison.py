@@ -1,8 +1,12 @@
 """Comparisons of methods, against means and times worked out by hand."""
 
 import csv
+import itertools
+import json
 import math
+import re
 import statistics
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ import pytest
 from modsync_jax import reporting
 
 FACTORS = {"adam": (1.0, 4.0), "dcgd": (0.5, 0.5)}
+SCORES = {"adam": (0.03, 0.05), "dcgd": (0.02, 0.01)}
+KINDS = ("selected", "smallest", "final", "median_of_last_ten")
 STEPS = 100.0 * np.arange(12)
 FALL = np.geomspace(1, 0.01, 12)
 
@@ -21,10 +27,9 @@ def two_methods(make_run):
     for method, factors in FACTORS.items():
         folders[method] = []
         for seed, factor in enumerate(factors):
-            kinds = ("selected", "smallest", "final", "median_of_last_ten")
             errors = {
-                "relative_l2": {k: factor * (i + 1) / 100 for i, k in enumerate(kinds)},
-                "mean_absolute": dict.fromkeys(kinds, factor / 1000),
+                "relative_l2": {k: factor * (i + 1) / 100 for i, k in enumerate(KINDS)},
+                "mean_absolute": dict.fromkeys(KINDS, factor / 1000),
             }
             timing = {
                 "steps_per_second": 100.0 * (seed + 1),
@@ -34,7 +39,13 @@ def two_methods(make_run):
             folders[method].append(
                 make_run(
                     name=f"{method}-{seed}",
-                    result={"errors": errors, "seed": seed, "timing": timing, "method": method},
+                    result={
+                        "errors": errors,
+                        "seed": seed,
+                        "timing": timing,
+                        "method": method,
+                        "score": SCORES[method][seed],
+                    },
                     columns={"test/relative_l2": factor * FALL},
                 )
             )
@@ -49,13 +60,15 @@ def read(path):
 def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path):
     target = 0.04
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=target)
-    assert [row.method for row in rows] == ["adam", "dcgd"]
+    assert [row.method for row in rows] == ["dcgd", "adam"]  # by score, not as given
     for row, line in zip(rows, read(tmp_path / "out" / "comparison.csv"), strict=True):
         factors = FACTORS[row.method]
         logs = [math.log(f / 100) for f in factors]
         assert row.errors["selected"].mean == pytest.approx(math.exp(statistics.fmean(logs)))
         assert row.errors["selected"].factor == pytest.approx(math.exp(statistics.stdev(logs)))
         assert row.errors["final"].mean == pytest.approx(3 * row.errors["selected"].mean)
+        assert row.score.mean == pytest.approx(math.sqrt(math.prod(SCORES[row.method])))
+        assert float(line["score"]) == pytest.approx(row.score.mean)
         assert row.absolute.mean == pytest.approx(row.errors["selected"].mean / 10)
         assert row.milliseconds.mean == pytest.approx(math.sqrt(10.0 * 5.0))
         crossings = [STEPS[np.argmax(f * FALL <= target)] for f in factors]
@@ -66,7 +79,7 @@ def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path
             row.seconds_to_target.factor
         )
         assert (line["seeds"], line["failed"], line["reached"]) == ("2", "0", "2")
-    assert crossings[0] > 0
+        assert crossings[0] > 0
 
 
 def test_curves_figures_and_page_are_written(two_methods, tmp_path):
@@ -75,38 +88,100 @@ def test_curves_figures_and_page_are_written(two_methods, tmp_path):
     curves = read(out / "curves.csv")
     assert len(curves) == 2 * 2 * 12
     last = curves[-1]
-    assert (last["method"], last["seed"], last["step"]) == ("dcgd", "1", "1100")
+    assert (last["method"], last["seed"], last["step"]) == ("adam", "1", "1100")
     assert float(last["seconds"]) == pytest.approx(1100 / 200)
-    assert float(last["error"]) == pytest.approx(0.5 * 0.01)
-    for name in ("steps", "time"):
+    assert float(last["error"]) == pytest.approx(4 * 0.01)
+    for name in ("solutions", "steps", "time"):
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     page = (out / "comparison.html").read_text()
-    for text in ("heat: dcgd is the most accurate of 2 methods", "Relative L2 error", "s to 0.04"):
+    title = "heat: dcgd has the lowest validation error of 2 methods, but 2 seeds in common can’t"
+    for text in (title, "the\nvalidation error", "s to 0.04", "(seeds dcgd: 1, adam: 0)"):
         assert text in page, text
-    assert page.count("data:image/png;base64") == 2
+    assert page.count("data:image/png;base64") == 3
+    assert 'class="winner"' not in page
+
+
+def test_the_winner_is_marked_where_seeds_support_it(make_run, tmp_path):
+    folders = {"adam": [], "dcgd": []}
+    for seed, (method, found) in itertools.product(range(3), folders.items()):
+        score = {"adam": 0.2, "dcgd": 0.1}[method] * 1.1**seed
+        # On the test grid Adam is better: it is not what methods are ranked by.
+        errors = {"relative_l2": dict.fromkeys(KINDS, 0.3 if method == "dcgd" else 0.1)}
+        errors["mean_absolute"] = errors["relative_l2"]
+        result = {"seed": seed, "score": score, "errors": errors}
+        found.append(make_run(name=f"{method}-{seed}", result=result))
+    rows = reporting.write_comparison(folders, tmp_path, target=0.1)
+    assert [row.method for row in rows] == ["dcgd", "adam"]
+    page = (tmp_path / "comparison.html").read_text()
+    assert "heat: dcgd is the best of 2 methods" in page
+    assert '<tr class="winner"><th>★ dcgd</th>' in page and page.count("★") == 1
+
+
+def test_runs_without_a_score_are_ranked_by_their_selected_errors(two_methods, tmp_path):
+    file = two_methods["dcgd"][0] / "result.json"
+    old = json.loads(file.read_text())
+    del old["score"], old["scored_by"]
+    file.write_text(json.dumps(old))
+    rows = reporting.write_comparison(two_methods, tmp_path, target=0.1)
+    for row in rows:
+        assert row.score == row.errors["selected"]
+    page = (tmp_path / "comparison.html").read_text()
+    assert "dcgd has the lowest relative L2 error of 2 methods" in page
+
+
+def test_the_page_links_to_the_reports_that_exist(make_run, tmp_path):
+    run = make_run(name="modsync+dcgd width=8")
+    reporting.write_report(run)
+    folders = {"modsync+dcgd": [run], "adam": [make_run(name="adam")]}
+    reporting.write_comparison(folders, tmp_path / "out", target=0.1)
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    links = re.findall('<a href="([^"]*)">', page)
+    assert len(links) == 1 and "adam (no report)" in page
+    assert (tmp_path / "out" / unquote(links[0])).resolve() == run / "report.html"
 
 
 def test_failed_runs_and_targets_out_of_reach_are_said(two_methods, tmp_path):
     (two_methods["adam"][1] / "result.json").unlink()
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=0.007)
-    head, adam, dcgd = reporting.as_text(rows, 0.007)
+    head, dcgd, adam = reporting.as_text(rows, 0.007)
     assert adam[1] == "2, 1 failed" and dcgd[1] == "2"
-    assert (rows[0].reached, rows[1].reached) == (0, 2)
+    assert (rows[1].reached, rows[0].reached) == (0, 2)
     assert adam[head.index("s to 0.007")] == "–"
-    assert rows[0].errors["selected"].mean == pytest.approx(0.01)
+    assert rows[1].errors["selected"].mean == pytest.approx(0.01)
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=0.015)
-    assert rows[0].reached == 1
-    assert "(1 of 2)" in reporting.as_text(rows, 0.015)[1][-1]
+    assert rows[1].reached == 1
+    assert "(1 of 2)" in reporting.as_text(rows, 0.015)[2][-1]
 
 
-def test_without_a_reference_the_loss_is_compared(make_run, tmp_path):
+def test_without_a_reference_losses_are_compared_without_their_weights(make_run, tmp_path):
+    tiny = {"loss": np.full(12, 1e-9)}  # the total loss of very small weights
     folders = {"dcgd": [make_run(reference=False)]}
+    folders["weighted"] = [make_run(name="weighted", reference=False, columns=tiny)]
     rows = reporting.write_comparison(folders, tmp_path / "out", target=0.1)
-    assert rows[0].errors["selected"].mean == pytest.approx(0.02)
-    assert rows[0].absolute is None
+    # The last row of four terms, each half of the one before.
+    expected = 0.01 * (1 + 1 / 2 + 1 / 4 + 1 / 8)
+    for row in rows:
+        assert row.score.mean == pytest.approx(expected)
+        assert row.errors["selected"].mean == row.errors["final"].mean == pytest.approx(expected)
+        assert row.absolute is None
     page = (tmp_path / "out" / "comparison.html").read_text()
-    assert "Total loss" in page and "mean absolute" not in page
+    assert "unweighted loss" in page and "mean absolute" not in page
+
+
+def test_runs_of_format_1_without_a_reference_have_their_total_loss(make_run, tmp_path):
+    rows = reporting.write_comparison(
+        {"dcgd": [make_run(reference=False, terms=())]}, tmp_path / "out", target=0.1
+    )
+    assert rows[0].score.mean == rows[0].errors["selected"].mean == pytest.approx(0.02)
+    assert "total loss" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_a_method_whose_runs_all_failed_comes_last(make_run, tmp_path):
+    folders = {"adam": [tmp_path / "nothing"], "dcgd": [make_run()]}
+    rows = reporting.write_comparison(folders, tmp_path / "out", target=0.1)
+    assert [row.method for row in rows] == ["dcgd", "adam"]
+    assert reporting.as_text(rows, 0.1)[2][:4] == ["adam", "1, 1 failed", "–", "–"]
 
 
 def test_nothing_to_compare_and_two_problems_are_errors(two_methods, make_run, tmp_path):

@@ -56,7 +56,7 @@ def _check_figures(folder, names):
 def test_the_report_is_one_file_with_every_figure(make_run):
     folder = make_run(polish_steps=300)
     page = _write(folder)
-    names = ["solution", "history", "cosine", "sparsity"]
+    names = ["solution", "slices", "residuals", "history", "cosine", "sparsity", "layers", "points"]
     _check_figures(folder, names)
     assert not list(folder.glob(".*"))
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -75,7 +75,9 @@ def test_the_report_holds_the_numbers_of_the_run(make_run):
     page = _write(folder)
     row = page.cells.index("relative L2 error")
     assert page.cells[row + 1 : row + 5] == ["9.12e-3", "8.12e-3", "0.0235", "0.0346"]
+    assert "median of last 10" in page.cells
     pairs = dict(zip(page.cells, page.cells[1:], strict=False))
+    assert pairs["validation error"] == "0.0100"
     assert pairs["unknown viscosity"] == "3.14e-3"
     assert pairs["trainable parameters"] == "5,301"
     assert pairs["speed after those"] == "321 steps/s"
@@ -105,8 +107,9 @@ def test_text_of_the_run_is_escaped(make_run):
 def test_runs_that_lack_something_are_reported_with_what_they_have(make_run, case):
     folder = make_run(**case)
     page = _write(folder)
-    masked = ["sparsity"] if case.get("layers") != 0 else []
-    _check_figures(folder, ["solution", "history", "cosine", *masked])
+    known = ["residuals"] if case.get("reference", True) else []
+    masked = ["sparsity", "layers"] if case.get("layers") != 0 else []
+    _check_figures(folder, ["solution", "slices", *known, "history", "cosine", *masked, "points"])
     assert ("relative L2 error" in page.text) == case.get("reference", True)
     assert ("network=network" in page.text) == ("config" in case)
 
@@ -117,8 +120,20 @@ def test_a_run_that_was_never_finite_is_reported(make_run):
     nan = np.full(12, np.nan)
     columns = dict.fromkeys([*names, "test/relative_l2", "test/mean_absolute"], nan)
     page = _write(make_run(columns=columns, result={"selected_step": 0}))
-    assert "In 12 of 12 evaluations, first at step 0" in page.text
+    assert "not finite in 12 of 12 evaluations (100%), first at step 0" in page.text
     assert "relative L2 error not finite" in page.text
+
+
+def test_runs_of_format_1_are_reported_without_what_they_lack(make_run):
+    folder = make_run(terms=())
+    page = _write(folder)
+    _check_figures(folder, ["solution", "slices", "history", "cosine", "sparsity"])
+    assert "validation error" not in page.cells
+
+
+def test_a_median_of_fewer_than_ten_says_of_how_many(make_run):
+    page = _write(make_run(rows=7))
+    assert "median of last 7" in page.cells
 
 
 def test_the_same_run_gives_the_same_bytes(make_run):
