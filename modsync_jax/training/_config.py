@@ -17,6 +17,8 @@ from modsync_jax.training import _optimizers
 _AUTO = ("auto", "yes", "no")
 
 
+# The most accurate in most rows of the table in docs/problems.md.
+DEFAULT_METHOD = "lra"
 FORMAT = 2  # of a run's folder
 _RENAMED = {"chunk_points": "block_points"}  # settings by their names before
 
@@ -82,9 +84,9 @@ class TrainConfig:
     """
 
     method: str = _field(
-        "modsync+dcgd",
+        DEFAULT_METHOD,
         "how gradients become updates, [modsync+][balancing+...][aggregator], such as adam, dcgd,"
-        " lra+dcgd or modsync+config; --list_methods shows all",
+        " lra(alpha=0.5)+dcgd or modsync+config; --list_methods shows all",
     )
     steps: int = _field(20_000, "optimisation steps")
     seed: int = _field(0, "seed of all randomness: initialisation and points", traceable=True)

@@ -15,7 +15,7 @@ from modsync_jax import citations, methods, networks, problems, reporting, trans
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
-from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig
+from modsync_jax.training._config import DEFAULT_METHOD, FORMAT, ConfigError, TrainConfig
 from modsync_jax.training._folder import RunError, RunFolder, read_config
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
@@ -31,7 +31,7 @@ class NonFinite(RunError):
 
 def solve(
     problem: Problem | str,
-    method: str | optax.GradientTransformation = "modsync+dcgd",
+    method: str | optax.GradientTransformation = DEFAULT_METHOD,
     *,
     optimizer: str | optax.GradientTransformation = "adam",
     network: nn.Module | str = "mlp",

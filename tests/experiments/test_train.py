@@ -59,14 +59,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
 def test_help_names_every_setting_and_shows_examples():
     process = program("train", "--help")
     for text in ("python -m experiments.train --problem=burgers", "--method:", "--min_keep:",
-                 "modsync+dcgd", "--output_dir:", "--[no]resume", "--platform:"):  # fmt: skip
+                 "lra(alpha=0.5)+dcgd", "--output_dir:", "The network", "Devices",
+                 "--[no]resume", "--platform:"):  # fmt: skip
         assert text in process.stdout, text
 
 
 def test_train_then_evaluate_then_train_again(tmp_path):
     run = tmp_path / "run"
     trained = program(
-        "train", "--problem=helmholtz2d", "--coefficients=a2=2", *SMALL, f"--output_dir={run}"
+        "train",
+        "--problem=helmholtz2d",
+        "--method=modsync+dcgd",
+        "--coefficients=a2=2",
+        *SMALL,
+        f"--output_dir={run}",
     )
     assert trained.returncode == 0, trained.stderr
     first, *rows = trained.stderr.strip().splitlines()

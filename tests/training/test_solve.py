@@ -58,7 +58,9 @@ def test_methods_solve_a_poisson_equation(method):
 
 def test_a_run_is_a_folder_that_agrees_with_what_solve_returned(tmp_path):
     run = tmp_path / "run"
-    solution = modsync_jax.solve(poisson(), steps=45, output_dir=run, progress=False, **TINY)
+    solution = modsync_jax.solve(
+        poisson(), "modsync+dcgd", steps=45, output_dir=run, progress=False, **TINY
+    )
     result = json.loads((run / "result.json").read_text())
     assert result == solution.result
     rows = list(csv.DictReader((run / "metrics.csv").open()))
@@ -160,7 +162,9 @@ def test_every_condition_can_be_an_objective_of_its_own():
 
 
 def test_one_threshold_can_be_shared():
-    solution = modsync_jax.solve(poisson(), shared_threshold=True, steps=10, progress=False, **TINY)
+    solution = modsync_jax.solve(
+        poisson(), "modsync+dcgd", shared_threshold=True, steps=10, progress=False, **TINY
+    )
     assert all(len(t) == 1 for t in jax.tree.leaves(solution.trained.thresholds))
     assert "threshold/all/Dense_0/kernel" in solution.metrics[-1]
 
@@ -187,8 +191,10 @@ def test_an_unknown_coefficient_is_found_from_data():
 
 def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
     settings = {**TINY, "steps": 60, "threshold_learning_rate": 3e-3, "sparsity_weight": 1e-2}
-    rough = modsync_jax.solve(poisson(), progress=False, **settings)
-    polished = modsync_jax.solve(poisson(), polish_steps=40, progress=False, **settings)
+    rough = modsync_jax.solve(poisson(), "modsync+dcgd", progress=False, **settings)
+    polished = modsync_jax.solve(
+        poisson(), "modsync+dcgd", polish_steps=40, progress=False, **settings
+    )
     rows = {row["step"]: row for row in polished.metrics}
     assert rows[60] == rough.metrics[-1]
     assert 0 < rows[60]["keep"] < 1, "the test needs some, not all, weights pruned"
@@ -251,10 +257,26 @@ def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
     run = tmp_path / "run"
     problem = poisson(residual=residual, unknowns={"c": 1.0})
     settings = {**TINY, "optimizer": "sgd", "learning_rate": 1.0}
-    with pytest.raises(NonFinite, match="step 1: loss 'residual' is nan; the last good state is"):
+    with pytest.raises(
+        NonFinite, match="step 1: loss 'residual' is nan; .*last good state"
+    ) as said:
         modsync_jax.solve(problem, "adam", steps=50, output_dir=run, progress=False, **settings)
+    assert "'pde' of residual is nan at x=" in str(said.value)
+    assert "(32 of 32 points of the batch)" in str(said.value)
     saved = modsync_jax.load(run)
     assert np.isfinite(flat(saved.trained)).all()
+
+
+def test_nan_at_the_start_names_the_equation_and_the_point_instead_of_a_smaller_rate():
+    def residual(u, x):
+        (u_x,) = partials(u, x, "x")
+        return {"flow": u_x + jnp.where(x > 2.9, jnp.nan, 0.0)}
+
+    with pytest.raises(NonFinite, match="step 0: loss 'residual' is nan") as said:
+        modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
+    assert "'flow' of residual is nan at x=2.9" in str(said.value)
+    assert "see whether the equation or a condition can be computed there" in str(said.value)
+    assert "learning_rate" not in str(said.value)
 
 
 def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
