@@ -7,14 +7,13 @@ place of aggregator and optimiser.
 """
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
 
-from modsync_jax import aggregators, balancing
+from modsync_jax import aggregators, balancing, optimizers
 from modsync_jax._names import unknown
 from modsync_jax.transform import modsync
 
@@ -45,7 +44,7 @@ PARTS: Mapping[str, Part] = {
         "balancing",
         "largest residual gradient over mean gradient",
         "lra",
-        functools.partial(balancing.lra, weighted=True, mean="kernels"),
+        balancing.lra,
     ),
     "ntk": Part("balancing", "traces of the tangent kernel", "ntk", balancing.ntk),
     "norm": Part("balancing", "equal gradient norms", "norm", balancing.norm_balance),
@@ -98,11 +97,11 @@ PARTS: Mapping[str, Part] = {
         "optimizer",
         "ConFIG on momenta, one objective's gradient a step",
         "config",
-        aggregators.momentum_config,
+        optimizers.momentum_config,
         alternates=True,
     ),
     "multi-adam": Part(
-        "optimizer", "Adam per objective, then the mean", "multi_adam", balancing.multi_adam
+        "optimizer", "Adam per objective, then the mean", "multi_adam", optimizers.multi_adam
     ),
 }
 
@@ -182,6 +181,7 @@ def build(
     """
     given = {
         "num_objectives": num_objectives,
+        "objectives": num_objectives,
         "reference": reference,
         "learning_rate": learning_rate,
     }

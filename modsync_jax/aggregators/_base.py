@@ -76,7 +76,7 @@ def from_stack(
     start = None if key is None or "key" not in needed else jax.random.key_data(key)
 
     def init_fn(params: optax.Params) -> AggregatorState:
-        del params
+        gradients.check_whole(params)
         return AggregatorState(start)
 
     def update_fn(
