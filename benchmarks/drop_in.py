@@ -1,9 +1,9 @@
 """Question: what does a conflict-averse step cost in a user's own class?
 
 The class has the form that most JAX PINNs have: `u_net` and `r_net` at a point, and one function
-`losses(params, batch)` that returns a dictionary. Its own step takes the gradient of the weighted
-sum and Adam. The other steps are the same with DCGD, five lines changed as in docs/drop_in.md, once
-for each way to compute stacked gradients.
+`losses(params, batch)` that returns a dictionary. Its own step takes the gradient of the summed
+losses and Adam. The other steps are the same with DCGD, five lines changed as in docs/drop_in.md,
+once for each way to compute stacked gradients.
 
 Burgers' equation, 1280 residual and 128 initial points, a tanh network of 5×128 (or `--size`),
 float32. With K objectives the initial condition is one, and the residual points are split evenly
@@ -128,13 +128,13 @@ def training(
 def steps(model: Burgers) -> dict[str, Run]:
     """The class's own step, and ours."""
 
-    def weighted_sum(params: Params, batch: Batch) -> Array:
+    def total(params: Params, batch: Batch) -> Array:
         return jnp.sum(jnp.stack(list(model.losses(params, batch).values())))
 
     dcgd = optax.chain(aggregators.dcgd(), optax.adam(1e-3))
     ours = partial(value_and_objective_grads, model.losses)
     return {
-        "own": training(model, optax.adam(1e-3), jax.value_and_grad(weighted_sum)),
+        "own": training(model, optax.adam(1e-3), jax.value_and_grad(total)),
         "split": training(model, dcgd, ours()),
         "vmap": training(model, dcgd, ours(strategy="vmap")),
     }

@@ -64,7 +64,7 @@ def init_thresholds(
             )
         shape = [1] * leaf.ndim
         shape[output_axis] = leaf.shape[output_axis]
-        return jnp.zeros([num_objectives, *shape], jnp.promote_types(leaf.dtype, jnp.float32))
+        return jnp.zeros([num_objectives, *shape], jnp.result_type(leaf.dtype, jnp.float32))
 
     thresholds = jax.tree.map_with_path(init, params)
     if not jax.tree.leaves(thresholds):
