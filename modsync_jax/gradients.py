@@ -30,9 +30,9 @@ def value_and_objective_grads(
     have points of their own, whether they come as a mapping or as one function: XLA drops what a
     loss does not need. Where losses share a forward pass, the pass is computed once (unless it is
     inside a loop, such as `lax.scan`), but each loss still needs a backward pass through it. Then
-    the cost grows with K: 1.8, 3.9 and 6.7 times the summed gradient for K = 2, 4 and 8, against
-    2.5, 4.7 and 8.9 times with `"vmap"`, for K residuals of one network of K outputs on two CPU
-    cores (`benchmarks/drop_in.py`).
+    the cost grows with K: 1.9, 3.6 and 6.3 times the step of the summed losses for K = 2, 4 and 8,
+    against 2.4, 4.8 and 8.9 times with `"vmap"`, for the residuals of one network of K outputs on
+    two CPU cores (`benchmarks/drop_in.py`).
 
     Args:
       objectives: a mapping from name to a pure function `(params, *args) -> scalar`, or one pure

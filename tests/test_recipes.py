@@ -140,7 +140,13 @@ def test_jinns_trains_with_its_gradients_by_term():
     data = jinns.data.DataGeneratorODE(
         key=key, nt=32, tmin=0.0, tmax=1.0, method="grid", temporal_batch_size=32
     )
-    loss = jinns.loss.LossODE(u=u, dynamic_loss=Decay(), initial_condition=(0.0, 1.0), params=start)
+    loss = jinns.loss.LossODE(
+        u=u,
+        dynamic_loss=Decay(),
+        initial_condition=(0.0, 1.0),
+        loss_weights=jinns.loss.LossWeightsODE(dyn_loss=1.0, initial_condition=1.0),
+        params=start,
+    )
     request = scope["request"]
     result = jinns.solve(
         n_iter=20,
