@@ -242,6 +242,14 @@ def test_gramian_of_float16_does_not_overflow_where_the_products_would():
     np.testing.assert_allclose(gramian(grads), np.full((2, 2), 9e6), rtol=1e-6)
 
 
+def test_weighted_sum_keeps_the_dtype_of_each_leaf():
+    grads = {"low": jnp.ones((2, 3), jnp.bfloat16), "high": jnp.ones((2, 3))}
+    combined = gradients.weighted_sum(jnp.array([0.5, 0.25], jnp.float32), grads)
+    assert combined["low"].dtype == jnp.bfloat16
+    assert combined["high"].dtype == jnp.float32
+    np.testing.assert_array_equal(combined["low"], 0.75)  # exact in bfloat16
+
+
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("jit", [False, True])
 def test_gramian_and_weighted_sum_of_sharded_leaves(axis_type, jit):
