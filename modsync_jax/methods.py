@@ -26,8 +26,9 @@ class Part:
       kind: `"mask"`, `"balancing"`, `"aggregator"` or `"optimizer"`.
       summary: what it does, in a line.
       citation: key of its source in `modsync_jax.citations`.
-      make: what builds it. It gets by keyword those of `num_objectives`, `reference` (index of the
-        residual's objective) and `learning_rate` that it has a parameter for.
+      make: what builds it. It gets by keyword those of `num_objectives`, `objectives` (K too),
+        `reference` (index of the residual's objective) and `learning_rate` that it has a parameter
+        for.
       alternates: whether it takes the gradient of one objective, and its index, each step.
     """
 

@@ -309,5 +309,7 @@ def test_own_objective_of_one_shared_row_is_the_sum():
 
 
 def test_own_objective_of_another_number_of_rows_is_an_error_with_the_number_to_use():
-    with pytest.raises(ValueError, match=r"indexed by 3 objectives met gradients of 2; .*num_obj"):
-        gradients.own_objective(jnp.ones((2, 3, 4)), jnp.ones((3, 4)))
+    for rows, count in ((3, 2), (2, 3)):
+        said = rf"indexed by {rows} objectives met gradients of {count}; .*num_objectives={count} "
+        with pytest.raises(ValueError, match=said):
+            gradients.own_objective(jnp.ones((count, rows, 4)), jnp.ones((rows, 4)))

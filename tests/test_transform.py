@@ -1,6 +1,7 @@
 """Masked objectives and the ModSync transformation, Algorithm 1."""
 
 import functools
+import inspect
 import math
 
 import jax
@@ -557,6 +558,14 @@ def test_a_part_of_the_parameters_behind_a_mask_is_an_error_at_init(name, wrappe
         tx = optax.masked(STACKED[name](), hidden)
     with pytest.raises(ValueError, match=r"hides some parameters .* put it after the aggregator"):
         tx.init(params)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_extra_arguments_are_called_as_in_optax(name):
+    """Other libraries look for the name `extra_args` to know what a transformation takes."""
+    parameters = inspect.signature(STACKED[name]().update).parameters
+    kinds = {p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD}
+    assert kinds == {"extra_args"}
 
 
 def test_freezing_after_the_aggregator_works():
