@@ -116,7 +116,7 @@ MUTANTS = [
         "sparsity/_step.py",
         "tests/sparsity/test_step.py",
         ("(q > 0).astype", "(q >= 0).astype"),
-        ("distance <= 0.4", "distance < 0.4"),
+        ("distance <= 0.4", "distance < 0.4", "both pieces are 0.4 where they meet"),
         ("2.0 - 4.0 * distance", "2.0 - 2.0 * distance"),
         ("4.0 * distance, 0.4)", "4.0 * distance, 0.2)"),
         ("distance <= 1.0", "distance < 1.0"),

@@ -19,15 +19,18 @@ Names = int | Collection[str]
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Shapes:
-    """Shapes of the parameters at `init`: part of the state's structure, no arrays."""
+class Axes:
+    """How many axes each parameter had at `init`: part of the state's structure, no arrays.
 
-    shapes: tuple[tuple[int, ...], ...]
+    Numbers of axes and not shapes: inside `shard_map` parameters are smaller than outside.
+    """
+
+    counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, params: PyTree) -> "Shapes":
-        """The shapes of the leaves of `params`."""
-        return cls(tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(params)))
+    def of(cls, params: PyTree) -> "Axes":
+        """The numbers of axes of the leaves of `params`."""
+        return cls(tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(params)))
 
 
 class BalancingState(NamedTuple):
@@ -37,13 +40,13 @@ class BalancingState(NamedTuple):
       updates: how many updates there were, [] int32.
       loss_weights: factors of the gradients, [K].
       memory: what else the rule remembers.
-      shapes: of the parameters, which grow by an axis when no aggregator follows.
+      axes: of the parameters, which grow by one when no aggregator follows.
     """
 
     updates: Array
     loss_weights: Array
     memory: PyTree
-    shapes: Shapes
+    axes: Axes
 
 
 class Given(NamedTuple):
@@ -100,16 +103,16 @@ def from_rule(
         gradients.check_whole(params)
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         weights, memory = start(jnp.ones(num_objectives, dtype))
-        return BalancingState(jnp.zeros((), jnp.int32), weights, memory, Shapes.of(params))
+        return BalancingState(jnp.zeros((), jnp.int32), weights, memory, Axes.of(params))
 
     def update_fn(
         updates: optax.Updates, state: BalancingState, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, BalancingState]:
         gradients.check_count(updates, params, num_objectives)
-        if state.shapes != Shapes.of(params):
+        if state.axes != Axes.of(params):
             raise ValueError(
-                "the parameters have other shapes than at init; if they grew by an axis, no "
-                "aggregator follows the loss balancing: put one before the optimiser, as in "
+                "the parameters have more or fewer axes than at init: no aggregator follows the "
+                "loss balancing; put one before the optimiser, as in "
                 "optax.chain(balancing..., aggregators.sum(), optax.adam(1e-3))"
             )
         for name in needs:
@@ -127,7 +130,7 @@ def from_rule(
                 state.updates % every == 0, lambda: rule(given), lambda: kept
             )
         updated = optax.safe_increment(state.updates)
-        new = BalancingState(updated, weights, memory, state.shapes)
+        new = BalancingState(updated, weights, memory, state.axes)
         return scale(updates, weights), new
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

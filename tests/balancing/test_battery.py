@@ -508,7 +508,7 @@ def test_a_forgotten_aggregator_is_refused_before_parameters_grow_twice(name):
     updates, state = tx.update(grads, tx.init(params), params, **extra)
     grown = optax.apply_updates(params, updates)
     grads = jax.tree.map(lambda p: jnp.ones((2, *p.shape)), grown)
-    with pytest.raises(ValueError, match=r"no aggregator follows the loss balancing: put one bef"):
+    with pytest.raises(ValueError, match=r"no aggregator follows the loss balancing; put one bef"):
         tx.update(grads, state, grown, **extra)
 
 
