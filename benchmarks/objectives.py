@@ -68,7 +68,7 @@ def training(method: str, depth: int, width: int, count: int) -> Run:
     network = MLP(depth=depth, width=width)
     params: PyTree = network.init(jax.random.key(0), jnp.zeros(2))
     given: Any = objectives(network, count)
-    if methods.is_masked(method):
+    if methods.parse(method).masked:
         given, params = mask_objectives(given), with_thresholds(params, count)
     tx = methods.build(method, optax.adam(1e-3), optax.adam(1e-4), num_objectives=count)
     losses_and_grads = value_and_objective_grads(given)

@@ -36,7 +36,7 @@ from benchmarks import cost_model, machine, step_time
 from experiments import _program
 from modsync_jax import problems
 from modsync_jax.sweeps import _grid, _group, _replicas
-from modsync_jax.training import _folder, _measure, _schedule
+from modsync_jax.training import _folder, _measure, _memory, _schedule
 
 RESULTS = Path(__file__).parent / "results"
 METHOD = "modsync+dcgd"
@@ -124,7 +124,7 @@ def counted(made: _group.Trainer, compiled: Any, networks: int) -> Row:
     row: Row = {"size": f"{depth}x{width}", "networks": networks, "strategy": made.strategy}
     for name, value in found.items():
         row |= {name: value, f"{name}_of_model": value / model[name]}
-    return row | {"bytes_needed": _replicas.bytes_needed(compiled)}
+    return row | {"bytes_needed": _memory.of_program(compiled)}
 
 
 def cpu() -> Row:

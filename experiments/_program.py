@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import _cache, _hosts
+from experiments import _cache, _processes
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
     ConfigError,
@@ -171,9 +171,9 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
     if replicas:
         _join()
     if wanted not in ("auto", "cpu") and jax.default_backend() != wanted:
-        say(
-            f"warning: --platform={wanted} was asked for, but JAX found only "
-            f"{jax.default_backend()}; going on there (is jax[{_EXTRAS[wanted]}] installed?)"
+        raise ConfigError(
+            f"--platform={wanted} was asked for, but JAX found only {jax.default_backend()}; "
+            f"install jax[{_EXTRAS[wanted]}], or leave --platform out"
         )
 
 
@@ -187,7 +187,7 @@ def _join() -> None:
     if FLAGS.coordinator and not FLAGS.coordinator.rpartition(":")[2].isdecimal():
         raise ConfigError(f"--coordinator is {FLAGS.coordinator!r}; it must be host:port")
     if FLAGS.distributed or FLAGS.coordinator:
-        _hosts.join(FLAGS.coordinator, *given, FLAGS.join_timeout_seconds)
+        _processes.join(FLAGS.coordinator, *given, FLAGS.join_timeout_seconds)
 
 
 def _add_xla_flag(flag: str) -> None:
@@ -213,17 +213,22 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors reach the user below
-        with _hosts.together():
+        with _processes.together():
             try:
                 main()
             except Interrupted as stop:
                 say(str(stop))
-                sys.exit(_hosts.INTERRUPTED)
+                sys.exit(_processes.INTERRUPTED)
             except NonFinite as failure:
                 say(str(failure))
                 sys.exit(1)
             except (ConfigError, RunError) as mistake:
                 say(str(mistake))
+                sys.exit(2)
+            except OSError as trouble:
+                if trouble.filename is None or trouble.strerror is None:
+                    raise
+                say(f"{trouble.filename}: {trouble.strerror}")
                 sys.exit(2)
 
     app.run(guarded, flags_parser=parse)

@@ -1,8 +1,11 @@
 """Evaluates the best parameters of a run on a grid, into a .npz file and figures.
 
 python -m experiments.evaluate --run=runs/x --grid=201,401
+python -m experiments.evaluate --run=runs/y --problem=my_problem.py:heat --output=heat
 """
 
+import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,12 @@ from absl import flags
 from experiments import _program
 from modsync_jax.training import ConfigError, read_config
 
+_MOST = 20_000_000  # points of a grid: a few gigabytes with all that is computed at them
 _RUN = flags.DEFINE_string("run", "", "folder of the run")
 _GRID = flags.DEFINE_list("grid", "", "points along each coordinate; the run's test grid if empty")
+_PROBLEM = flags.DEFINE_string(
+    "problem", "", "the problem as file.py:name, of a run that was trained in Python"
+)
 _OUTPUT = flags.DEFINE_string("output", "", "name of what is written; <run>/evaluation if empty")
 _program.define_device()
 flags.adopt_module_key_flags(_program)
@@ -30,14 +37,31 @@ def main() -> None:
     from modsync_jax import problems, reporting, training
 
     try:
-        problem = problems.get(config["problem"], **config["coefficients"])
+        problem = problems.get(_PROBLEM.value or config["problem"], **config["coefficients"])
     except ValueError as error:
-        raise ConfigError(str(error)) from None
-    arrays = training.on_grid(problem, modsync_jax.load(_RUN.value), counts)
+        hint = "" if _PROBLEM.value else "; --problem=file.py:name says where it is"
+        raise ConfigError(f"{error}{hint}") from None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        solution = modsync_jax.load(_RUN.value)
+    for warning in said:
+        if warning.category is UserWarning:
+            _program.say(str(warning.message))
+    if not solution.result:
+        total = config["steps"] + config["polish_steps"]
+        step = solution.metrics[-1]["step"] if solution.metrics else 0
+        done = f"its best parameters until step {step:.0f} of {total}"
+        _program.say(f"the run is not finished: these are {done}")
+    arrays = training.on_grid(problem, solution, counts)
     stem = Path(_OUTPUT.value or Path(_RUN.value) / "evaluation")
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(stem.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
-    reporting.draw_solution(arrays, stem)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(stem.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
+        reporting.draw_solution(arrays, stem)
+    except OSError as error:
+        raise ConfigError(
+            f"can't write {stem}.npz: {error.strerror or error}; name another place with --output"
+        ) from None
     print(f"{len(arrays['points'])} points in {stem}.npz, figures in {stem}.png and {stem}.pdf")
     if "reference" in arrays:
         off = arrays["prediction"] - arrays["reference"]
@@ -56,6 +80,8 @@ def _counts(coordinates: list[str]) -> tuple[int, ...] | None:
             f"grid is {','.join(given)!r}; it must be a whole number of 2 or more for each of "
             f"{', '.join(coordinates)}, for example {','.join(['101'] * len(coordinates))}"
         )
+    if (points := math.prod(counts)) > _MOST:
+        raise ConfigError(f"grid has {points:,} points; {_MOST:,} are the most")
     return counts or None
 
 

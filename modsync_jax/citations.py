@@ -368,7 +368,8 @@ _NETWORK: Mapping[str, str] = {
 def keys(method: str, problem: str = "", network: str | Iterable[str] = ()) -> tuple[str, ...]:
     """Returns the keys of `ENTRIES` for a run; arguments and errors as in `bibtex`."""
     found = ["modsync_jax", "pinn"]
-    found += [methods.PARTS[part].citation for part in methods.parse(method)]
+    if method != methods.OWN:
+        found += [methods.PARTS[part].citation for part in methods.parse(method).parts]
     if problem and ":" not in problem:  # a problem of the user's own has a source of its own
         if problem not in _PROBLEMS:
             raise unknown("problem", problem, problems.names())
@@ -385,7 +386,7 @@ def bibtex(method: str, problem: str = "", network: str | Iterable[str] = ()) ->
     """Returns the BibTeX entries of what a run used, an empty line between them.
 
     Args:
-      method: a method's name, such as `"modsync+lra+dcgd"`.
+      method: a method's name, such as `"modsync+lra+dcgd"`; `"own"` adds nothing.
       problem: a problem's name; one in a file of yours, or none, adds nothing.
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.

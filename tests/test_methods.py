@@ -50,7 +50,7 @@ def test_modsync_masks_what_its_base_moves():
     got = tx.update(grads, tx.init(params), params)[0].weights
     expected = base.update(grads.weights, base.init(params.weights), params.weights)[0]
     np.testing.assert_array_equal(got["w"], expected["w"])
-    assert methods.is_masked("modsync+norm+dcgd") and not methods.is_masked("norm+dcgd")
+    assert methods.parse("modsync+norm+dcgd").masked and not methods.parse("norm+dcgd").masked
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -67,7 +67,7 @@ def test_a_method_is_assembled_while_something_is_traced(name):
 @pytest.mark.parametrize("name", sorted(set(methods.PARTS) - {"modsync"}))
 def test_every_part_builds_and_updates_under_jit(name):
     tx = methods.build(name, optax.adam(1e-3), num_objectives=2)
-    if methods.alternates(name):
+    if methods.parse(name).alternates:
         grads, extra = jax.tree.map(lambda g: g[0], GRADS), {"objective": 0}
     else:
         grads, extra = GRADS, EXTRA
@@ -94,6 +94,37 @@ def test_every_part_builds_and_updates_under_jit(name):
 def test_names_that_mean_nothing_are_explained(name, message):
     with pytest.raises(ValueError, match=message):
         methods.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cagrad(d=0.3)", "unknown hyperparameter of cagrad 'd' \\(known: c, groups, rescale\\)"),
+        ("cagrad(0.3)", "'cagrad\\(0.3\\)' is not name\\(hyperparameter=value,...\\)"),
+        ("cagrad(c=0.3", "is not name\\(hyperparameter=value"),
+        ("cagrad(c=f(x))", "is not name\\(hyperparameter=value"),
+        ("lra(num_objectives=2)", "unknown hyperparameter of lra 'num_objectives'"),
+        ("modsync(beta=1)+dcgd", "hyperparameters of modsync are settings of the run"),
+    ],
+)
+def test_hyperparameters_that_mean_nothing_are_explained(name, message):
+    with pytest.raises(ValueError, match=message):
+        methods.parse(name)
+
+
+def test_hyperparameters_reach_their_parts():
+    name = "norm(every=3, decay=1e+0)+cagrad(c=0.3)"
+    steps = [balancing.norm_balance(2, every=3, decay=1.0), aggregators.cagrad(0.3)]
+    got = update(methods.build(name, optax.sgd(0.1), num_objectives=2))
+    np.testing.assert_array_equal(got, update(optax.chain(*steps, optax.sgd(0.1))))
+    assert not np.array_equal(got, update(methods.build("norm+cagrad", optax.sgd(0.1))))
+    assert str(methods.parse(name)) == "norm(every=3,decay=1.0)+cagrad(c=0.3)"
+    apart = methods.build("dcgd(groups=leaf)", optax.sgd(0.1))
+    np.testing.assert_array_equal(
+        update(apart), update(optax.chain(aggregators.dcgd(groups="leaf"), optax.sgd(0.1)))
+    )
+    with pytest.raises(ValueError, match="c is -1; it must be between 0"):
+        methods.build("cagrad(c=-1)", optax.sgd(0.1))
 
 
 def test_every_sensible_combination_is_a_name():

@@ -1,6 +1,5 @@
 """From a rule for loss weights to an optax transformation of stacked gradients."""
 
-import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -17,22 +16,6 @@ Names = int | Collection[str]
 """K, or the objectives' names: any collection of them, such as the mapping of objectives itself."""
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Axes:
-    """How many axes each parameter had at `init`: part of the state's structure, no arrays.
-
-    Numbers of axes and not shapes: inside `shard_map` parameters are smaller than outside.
-    """
-
-    counts: tuple[int, ...]
-
-    @classmethod
-    def of(cls, params: PyTree) -> "Axes":
-        """The numbers of axes of the leaves of `params`."""
-        return cls(tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(params)))
-
-
 class BalancingState(NamedTuple):
     """State of a balancing method; `optax.tree_utils.tree_get(state, "loss_weights")` finds it.
 
@@ -40,13 +23,25 @@ class BalancingState(NamedTuple):
       updates: how many updates there were, [] int32.
       loss_weights: factors of the gradients, [K].
       memory: what else the rule remembers.
-      axes: of the parameters, which grow by one when no aggregator follows.
+      axes: how many axes each parameter had at `init`; they grow by one when no aggregator follows.
+        To JAX it is part of the structure and no array, so no checkpoint holds it.
     """
 
     updates: Array
     loss_weights: Array
     memory: PyTree
-    axes: Axes
+    axes: tuple[int, ...]
+
+
+def _with_keys(state: BalancingState) -> tuple[tuple, tuple[int, ...]]:
+    children = state._asdict().items()
+    keyed = [(jax.tree_util.GetAttrKey(name), child) for name, child in children if name != "axes"]
+    return tuple(keyed), state.axes
+
+
+jax.tree_util.register_pytree_with_keys(
+    BalancingState, _with_keys, lambda axes, children: BalancingState(*children, axes)
+)
 
 
 class Given(NamedTuple):
@@ -103,13 +98,13 @@ def from_rule(
         gradients.check_whole(params)
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         weights, memory = start(jnp.ones(num_objectives, dtype))
-        return BalancingState(jnp.zeros((), jnp.int32), weights, memory, Axes.of(params))
+        return BalancingState(jnp.zeros((), jnp.int32), weights, memory, _axes(params))
 
     def update_fn(
         updates: optax.Updates, state: BalancingState, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, BalancingState]:
         gradients.check_count(updates, params, num_objectives)
-        if state.axes != Axes.of(params):
+        if state.axes != _axes(params):
             raise ValueError(
                 "the parameters have more or fewer axes than at init: no aggregator follows the "
                 "loss balancing; put one before the optimiser, as in "
@@ -134,6 +129,11 @@ def from_rule(
         return scale(updates, weights), new
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _axes(params: PyTree) -> tuple[int, ...]:
+    """How many axes each leaf has: inside `shard_map`, shapes are others than outside."""
+    return tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(params))
 
 
 def count_of(objectives: Names) -> int:

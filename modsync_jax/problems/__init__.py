@@ -1,6 +1,6 @@
 """PDE problems: those of the literature by name, and what a user needs to state another."""
 
-from modsync_jax.problems._base import Problem
+from modsync_jax.problems._base import GROUPINGS, Problem
 from modsync_jax.problems._conditions import (
     Condition,
     data,
@@ -14,6 +14,7 @@ from modsync_jax.problems._manufactured import manufactured
 from modsync_jax.problems._registry import get, load, names
 
 __all__ = [
+    "GROUPINGS",
     "Condition",
     "Problem",
     "data",

@@ -19,14 +19,15 @@ from modsync_jax import chunks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.calculus import Field
 from modsync_jax.chunks import Sum
-from modsync_jax.problems._conditions import Condition
+from modsync_jax.problems._conditions import Condition, DataCondition
+from modsync_jax.problems._explain import explained
 from modsync_jax.sampling import Domain, Sampler
 
 Batch = dict[str, Any]
 Unknowns = Mapping[str, ArrayLike]
 Objective = Callable[[Any, Batch], Array]
 
-GROUPINGS = ("each", "paper")
+GROUPINGS = ("grouped", "each")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,9 +90,14 @@ class Problem:
         for name in self.terms:
             try:
                 jax.eval_shape(partial(self._trace, name, counts, sampler))
-            except ValueError as error:
-                raise ValueError(f"{self.name}, {name}: {error}") from error
+            except Exception as error:
+                raise ValueError(f"{self.name}, {name}: {explained(error, self._gets)}") from None
         self._check_observed()
+
+    @property
+    def _gets(self) -> str:
+        known = "".join(f", {name}={name}" for name in self.unknowns)
+        return f"(u, x{known}): the field, a point and the unknowns (targets: the point alone)"
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -178,50 +184,55 @@ class Problem:
 
         return jax.vmap(at_point)(points)
 
-    def groups(self, grouping: str = "paper") -> dict[str, tuple[str, ...]]:
+    def objective_terms(self, grouping: str = "grouped") -> dict[str, tuple[str, ...]]:
         """Returns the terms of each objective.
 
         Args:
-          grouping: `"paper"` for the two objectives `"boundary"` (all conditions) and `"residual"`;
+          grouping: `"grouped"` for the paper's two objectives, `"residual"` and `"boundary"` (all
+            conditions on faces), and one more for each `data` condition, by its own name;
             `"each"` for every term by its own name.
 
         Raises:
-          ValueError: another grouping.
+          ValueError: another grouping, or a data condition that is called `"boundary"` beside
+            others.
         """
+        if grouping == "paper":
+            raise ValueError("objectives='paper' is called 'grouped' now")
         if grouping not in GROUPINGS:
             raise unknown("grouping", grouping, GROUPINGS)
-        if grouping == "each" or not self.conditions:
+        if grouping == "each":
             return {name: (name,) for name in self.terms}
-        return {"boundary": tuple(self.conditions), "residual": ("residual",)}
+        of_data = [n for n, c in self.conditions.items() if isinstance(c, DataCondition)]
+        on_faces = tuple(name for name in self.conditions if name not in of_data)
+        if on_faces and "boundary" in of_data:
+            raise ValueError(
+                f"{self.name}: 'boundary' is the objective of all conditions on faces; give the "
+                "data condition another name"
+            )
+        boundary = {"boundary": on_faces} if on_faces else {}
+        return {**boundary, "residual": ("residual",), **{name: (name,) for name in of_data}}
 
-    def objectives(
+    def term_losses(
         self,
         field_of: Callable[[Any], tuple[Field, Unknowns]],
-        grouping: str = "paper",
-        weights: Mapping[str, float | Array] | None = None,
         chunk_points: int | None = None,
         place: Callable[[Any], Any] = lambda points: points,
     ) -> dict[str, Objective]:
-        """Returns the scalar objectives, each a function of its own points only.
-
-        An objective is the sum over its terms, and over their named values, of mean squares.
+        """Returns the mean square of each term, summed over its named values, without weights.
 
         Args:
           field_of: from trained parameters to the field and the unknowns.
-          grouping: as in `groups`.
-          weights: fixed factors by objective, 1 where none is given.
           chunk_points: how many points of a term are held in memory at once, all by default; see
             `modsync_jax.chunks.summed`.
           place: gets the points of a term, or a chunk of them, before their residuals are computed,
             to say on which devices they are.
 
         Returns:
-          For each objective a pure function `(params, batch) -> scalar`, where `batch` is what
-          `sample` returned.
+          For each term a pure function `(params, batch) -> scalar`, where `batch` is what `sample`
+          returned.
 
         Raises:
-          ValueError: an unknown grouping, a weight for an objective that does not exist, or a chunk
-            of no points.
+          ValueError: a chunk of no points.
         """
 
         def sum_of_squares(term: str, params: Any, points: Any) -> Array:
@@ -232,11 +243,44 @@ class Problem:
         if chunk_points is not None:
             sums = {term: chunks.summed(function, chunk_points) for term, function in sums.items()}
 
+        def mean(term: str, params: Any, batch: Batch) -> Array:
+            return sums[term](params, batch[term]) / _count(batch[term])
+
+        return {term: partial(mean, term) for term in self.terms}
+
+    def objectives(
+        self,
+        field_of: Callable[[Any], tuple[Field, Unknowns]],
+        grouping: str = "grouped",
+        weights: Mapping[str, float | Array] | None = None,
+        chunk_points: int | None = None,
+        place: Callable[[Any], Any] = lambda points: points,
+    ) -> dict[str, Objective]:
+        """Returns the scalar objectives, each a function of its own points only.
+
+        An objective is the sum over its terms of their losses.
+
+        Args:
+          field_of: from trained parameters to the field and the unknowns.
+          grouping: as in `objective_terms`.
+          weights: fixed factors by objective, 1 where none is given.
+          chunk_points: as in `term_losses`.
+          place: as in `term_losses`.
+
+        Returns:
+          For each objective a pure function `(params, batch) -> scalar`, where `batch` is what
+          `sample` returned.
+
+        Raises:
+          ValueError: an unknown grouping, a weight for an objective that does not exist, or a chunk
+            of no points.
+        """
+        means = self.term_losses(field_of, chunk_points, place)
+
         def objective(
             weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch
         ) -> Array:
-            means = [sums[term](params, batch[term]) / _count(batch[term]) for term in terms]
-            return weight * jnp.sum(jnp.stack(means))
+            return weight * jnp.sum(jnp.stack([means[term](params, batch) for term in terms]))
 
         weighted = self._weighted_groups(grouping, weights).items()
         return {name: partial(objective, weight, terms) for name, (weight, terms) in weighted}
@@ -244,7 +288,7 @@ class Problem:
     def residual_vectors(
         self,
         field_of: Callable[[Any], tuple[Field, Unknowns]],
-        grouping: str = "paper",
+        grouping: str = "grouped",
         weights: Mapping[str, float | Array] | None = None,
     ) -> dict[str, Callable[[Any, Batch], Array]]:
         """Returns for each objective its residuals as one vector whose squared norm is its value.
@@ -271,7 +315,7 @@ class Problem:
         self, grouping: str, weights: Mapping[str, float | Array] | None
     ) -> dict[str, tuple[float | Array, tuple[str, ...]]]:
         """Returns the weight and the terms of each objective."""
-        groups, weights = self.groups(grouping), weights or {}
+        groups, weights = self.objective_terms(grouping), weights or {}
         for name in weights:
             if name not in groups:
                 raise unknown("objective in weights", name, groups)
@@ -312,8 +356,8 @@ class Problem:
     def _check_observed(self) -> None:
         try:
             q = len(self.quantities)
-        except ValueError as error:
-            raise ValueError(f"{self.name}, observe: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{self.name}, observe: {explained(error, self._gets)}") from None
         if self.reference is None:
             return
         points = np.tile(self.domain.mean, (q + 1, 1))  # N differs from q: no accidental match

@@ -99,6 +99,11 @@ class DataCondition:
                 "data needs points [N, d] and values [N, m] of the same N, got shapes"
                 f" {self.points.shape} and {self.values.shape}"
             )
+        if not len(self.points):
+            raise ValueError("data has no points; give at least one, or leave the condition out")
+        if not (np.isfinite(self.points).all() and np.isfinite(self.values).all()):
+            row = int(np.flatnonzero(~np.isfinite(np.c_[self.points, self.values]).all(1))[0])
+            raise ValueError(f"data has a number that is not finite in row {row}; leave it out")
 
     def sample(
         self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike

@@ -28,6 +28,7 @@ from modsync_jax.problems import (
     wave,
 )
 from modsync_jax.problems._base import Problem
+from modsync_jax.problems._explain import explained
 
 _PROBLEMS: Mapping[str, Callable[..., Problem]] = {
     "allen_cahn": allen_cahn.problem,
@@ -94,7 +95,12 @@ def load(location: str, /, **coefficients: float | Array) -> Problem:
         raise ValueError(f"no Python file {path!r} to load the problem {name!r} from")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ValueError:
+        raise  # of a problem in it, which says what is wrong
+    except Exception as error:
+        raise ValueError(f"{path} can't be loaded: {explained(error, 'nothing')}") from None
     if not hasattr(module, name):
         candidates = [
             key

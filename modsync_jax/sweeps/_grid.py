@@ -2,18 +2,22 @@
 
 import dataclasses
 import hashlib
+import inspect
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from modsync_jax import methods as _methods
 from modsync_jax._names import unknown
 from modsync_jax.training import ConfigError, TrainConfig, entry_type
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 Grid = Mapping[str, Sequence[Any]]
+_MOST = 1_000_000  # networks of a sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Group:
 
 
 def parse(text: str) -> dict[str, list[Any]]:
-    """Reads `"width=64,128;seed=0..31;loss_weights.boundary=1,10"`.
+    """Reads `"width=64,128;seed=0..31;loss_weights.boundary=1,10;cagrad.c=0.2,0.4"`.
 
     Raises:
       ConfigError: on a name that is no setting, or values that are not of its type.
@@ -86,6 +90,10 @@ def parse(text: str) -> dict[str, list[Any]]:
         grid[name] = [
             value for part in values.split(",") for value in _values(name, part.strip(), kind)
         ]
+    if not grid:
+        raise ConfigError(
+            "grid is empty; give axes such as seed=0..7; one network is for experiments.train"
+        )
     return grid
 
 
@@ -94,7 +102,8 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
 
     Args:
       methods: names of methods.
-      grid: values by the name of a setting, or by `mapping.key`.
+      grid: values by the name of a setting, by `mapping.key`, or by `part.hyperparameter`, an axis
+        of the methods that have this part alone.
       settings: what all share, fields of `TrainConfig`.
 
     Raises:
@@ -108,16 +117,59 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
             raise ConfigError(f"{name} is an axis of the grid and a setting; give it once")
         if not len(values) or len(set(values)) < len(values):
             raise ConfigError(f"grid: {name} needs values, each once, got {list(values)}")
+    parts = {method: _parts(method) for method in methods}
+    count = len(methods) * math.prod(len(values) for values in grid.values())
+    if count > _MOST:
+        raise ConfigError(f"grid: {count:,} networks are too many; a sweep has at most {_MOST:,}")
+    for name in grid:
+        if _is_of_part(name) and not any(_owner(name) in found for found in parts.values()):
+            raise ConfigError(f"grid: none of the methods {', '.join(methods)} has {name}")
     found = []
-    for method, *values in itertools.product(methods, *grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        changed: dict[str, Any] = {"method": method}
-        for name, value in point.items():
-            field, _, key = name.partition(".")
-            changed[field] = {**_mapping(changed, settings, field), key: value} if key else value
-        config = TrainConfig.from_settings({**settings, **changed})
-        found.append(Replica({"method": method, **point}, config))
+    for method in methods:
+        axes = [n for n in grid if not _is_of_part(n) or _owner(n) in parts[method]]
+        for values in itertools.product(*(grid[name] for name in axes)):
+            point = dict(zip(axes, values, strict=True))
+            found.append(Replica({"method": method, **point}, _config(method, point, settings)))
     return found
+
+
+def _config(method: str, point: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConfig:
+    """The settings of one point of the grid."""
+    changed: dict[str, Any] = {"method": method}
+    for name, value in point.items():
+        field, _, key = name.partition(".")
+        if _is_of_part(name):
+            with_it = _methods.parse(changed["method"]).replace(field, **{key: value})
+            changed["method"] = str(with_it)
+        elif key:
+            changed[field] = {**_mapping(changed, settings, field), key: value}
+        else:
+            changed[field] = value
+    return TrainConfig.from_settings({**settings, **changed})
+
+
+def _parts(method: str) -> Collection[str]:
+    try:
+        return _methods.parse(method).parts
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _owner(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _is_of_part(name: str) -> bool:
+    return "." in name and _owner(name) in _methods.PARTS
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """The hyperparameter that an axis `part.hyperparameter` names."""
+    part, _, key = name.partition(".")
+    known = _methods.PARTS[part].hyperparameters
+    if key not in known:
+        raise ConfigError(f"grid: {unknown(f'hyperparameter of {part}', key, known)}")
+    return known[key]
 
 
 def check(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) -> None:
@@ -150,6 +202,8 @@ def _work(group: Group) -> float:
 
 
 def _traceable(name: str) -> bool:
+    if _is_of_part(name):
+        return "Array" in str(_parameter(name).annotation)
     return name != "method" and FIELDS[name.partition(".")[0]].metadata["traceable"]
 
 
@@ -167,6 +221,9 @@ def _type_of(name: str) -> type:
     field, dot, key = name.partition(".")
     if field == "method":
         raise ConfigError("grid: methods are an axis of their own; give --methods=adam,dcgd")
+    if _is_of_part(name):
+        default = _parameter(name).default
+        return str if default is None else type(default)
     if field not in FIELDS:
         raise ConfigError(f"grid: {unknown('setting', field, FIELDS)}")
     of_entries = entry_type(FIELDS[field])
@@ -178,12 +235,17 @@ def _type_of(name: str) -> type:
 
 def _values(name: str, text: str, kind: type) -> list[Any]:
     first, dots, last = text.partition("..")
+    values: Sequence[Any]
     try:
         if kind is int and dots:
-            return list(range(int(first), int(last) + 1))
-        if kind is bool:
-            return [{"true": True, "false": False}[text.lower()]]
-        return [kind(text)]
+            values = range(int(first), int(last) + 1)
+        elif kind is bool:
+            values = [{"true": True, "false": False}[text.lower()]]
+        else:
+            values = [kind(text)]
     except (ValueError, KeyError):
         allowed = {int: "whole numbers, or 0..31", float: "numbers", bool: "true or false"}[kind]
         raise ConfigError(f"grid: {name} has the value {text!r}; it takes {allowed}") from None
+    if len(values) > _MOST:
+        raise ConfigError(f"grid: {name} has {len(values):,} values; at most {_MOST:,} are taken")
+    return list(values)

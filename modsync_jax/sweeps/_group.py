@@ -44,8 +44,8 @@ class Outcome:
     Attributes:
       result: as in `result.json`.
       failure: what was not finite and when; empty if nothing.
-      score: the lowest error on validation points, or loss without a reference; None after a
-        failure.
+      score: the lowest error on validation points, or unweighted loss without a reference; None
+        after a failure.
       rows: of its metrics.
       state: its last state, NumPy arrays.
     """
@@ -284,7 +284,7 @@ def _failures(trainer: Trainer, batch: Batch, dead: np.ndarray) -> dict[int, str
     """What was not finite, by the index of a replica, of those that are `dead`, `[R]` bools."""
     if not dead.any():
         return {}
-    names = sorted(trainer.problem.groups(trainer.group.config.objectives))
+    names = sorted(trainer.problem.objective_terms(trainer.group.config.objectives))
     steps, losses = _hosts.fetch((batch.runs.step, batch.runs.losses))
     return {
         int(i): _measure.what_broke(int(steps[i]), losses[i], names) for i in np.flatnonzero(dead)

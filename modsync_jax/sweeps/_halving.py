@@ -51,8 +51,8 @@ def survivors(
 
     Args:
       replicas: those that are compared.
-      scores: by name, the lowest error on validation points so far (total loss without a
-        reference), None for a replica that is not finite. A configuration has the geometric mean
+      scores: by name, the lowest error on validation points so far (unweighted loss without
+        a reference), None for a replica that is not finite. A configuration has the geometric mean
         over its seeds that are.
       eta: η.
     """

@@ -119,14 +119,3 @@ def sharding(mesh: Mesh) -> NamedSharding:
 def everywhere(mesh: Mesh) -> NamedSharding:
     """How arrays that every device has whole lie on the devices."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def bytes_needed(compiled: Any) -> int:
-    """Bytes that a compiled function takes on each device."""
-    sizes = compiled.memory_analysis()
-    return (
-        sizes.argument_size_in_bytes
-        + sizes.output_size_in_bytes
-        - sizes.alias_size_in_bytes
-        + sizes.temp_size_in_bytes
-    )

@@ -108,7 +108,7 @@ class Store:
         self._results.setdefault(_file(stage), {}).update(results)
         if stage is None:
             good = [i for i, outcome in enumerate(outcomes) if not outcome.failure]
-            best = sorted(good, key=lambda i: _table.selected(outcomes[i].result))[:1]
+            best = sorted(good, key=lambda i: outcomes[i].result["score"])[:1]
             for index in {"none": [], "best": best, "all": range(len(outcomes))}[self._export]:
                 self._export_run(trainer, group.replicas[index], outcomes[index])
         if _hosts.is_primary():
@@ -149,8 +149,9 @@ class Store:
         solution = Solution(
             trainer.network, problem.coordinates, exported(best), best, outcome.result, outcome.rows
         )
-        _loop.finish(run, problem, solution, identity)
-        reporting.write_report(path)
+        _loop.finish(run, problem, config, solution, identity)
+        with run.writing():
+            reporting.write_report(path)
 
 
 def _file(stage: int | None) -> str:

@@ -14,7 +14,7 @@ from modsync_jax.problems import Problem
 from modsync_jax.sweeps import _grid, _group, _halving, _hosts, _replicas, _table
 from modsync_jax.sweeps._grid import Grid, Group, Replica
 from modsync_jax.sweeps._store import EXPORTS, Store
-from modsync_jax.training import ConfigError, TrainConfig, _loop
+from modsync_jax.training import ConfigError, TrainConfig, _loop, _memory
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._schedule import chunks
 
@@ -102,7 +102,8 @@ def sweep(
     rows = _table.rows(replicas, store.results(replicas))
     if _hosts.is_primary():
         _table.write(folder, rows)
-        reporting.write_sweep(folder.path)
+        with folder.writing():
+            reporting.write_sweep(folder.path)
     return rows
 
 
@@ -159,7 +160,8 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
 
 def _fit(config: TrainConfig) -> str:
     """What decides whether settings fit a problem."""
-    return json.dumps([config.coefficients, config.loss_weights, config.points, config.periods])
+    settings = [config.coefficients, config.loss_weights, config.points, config.periods]
+    return json.dumps([*settings, config.method, config.objectives, config.activation])
 
 
 def _may_be_traced(
@@ -193,8 +195,13 @@ def _fitting(
     first = next(chunks(group.config))
     with jax.default_matmul_precision(group.config.matmul_precision):
         compiled = trainer.compiled(trainer.like(), first)
-    needed = _hosts.from_primary(partial(_replicas.bytes_needed, compiled))
+    needed = _hosts.from_primary(partial(_memory.of_program, compiled))
     share, count = mesh.shape["replicas"], len(group.replicas)
+    if count <= share and needed > (there := _hosts.from_primary(_memory.limit)):
+        raise ConfigError(
+            f"{group.label}: one network on each device needs {needed / 2**30:.3g} GiB and "
+            f"{there / 2**30:.3g} are there; take a smaller width, fewer points or fewer devices"
+        )
     if needed <= limit or count <= share:
         return [trainer]
     size = max(min(int(count * limit / needed), count - 1) // share, 1) * share
@@ -211,11 +218,5 @@ def _fitting(
 
 
 def _limit(memory_gib: float | None) -> float:
-    """Bytes to use of each device: nine tenths of what it has, if nothing is given."""
-    if memory_gib is not None:
-        return memory_gib * 2**30
-    facts = jax.local_devices()[0].memory_stats()
-    if facts and "bytes_limit" in facts:
-        return 0.9 * facts["bytes_limit"]
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0.9 * host / jax.local_device_count()
+    """Bytes to use of each device, those that there are if nothing is given."""
+    return _memory.limit() if memory_gib is None else memory_gib * 2**30

@@ -16,16 +16,12 @@ from modsync_jax.training._folder import RunFolder
 Row = dict[str, Any]
 
 
-def selected(result: Mapping[str, Any]) -> float:
-    """What a run is ranked by: the selected error, or loss without a reference."""
-    errors = result["errors"]
-    return (errors["relative_l2"] if errors else result["loss"])["selected"]
-
-
 def rows(replicas: Sequence[Replica], results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row for each replica, the grid's columns first."""
+    """A row for each replica, the grid's columns first; None where a method has no such axis."""
+    axes = list(dict.fromkeys(name for replica in replicas for name in replica.point))
     return [
-        {**replica.point, **_row(replica, kept["result"], kept["failure"])}
+        {name: replica.point.get(name) for name in axes}
+        | _row(replica, kept["result"], kept["failure"], kept["score"])
         for replica, kept in zip(replicas, results, strict=True)
     ]
 
@@ -59,11 +55,11 @@ def write(folder: RunFolder, table: Sequence[Row]) -> None:
     folder.write_bytes("results.parquet", buffer.getvalue())
 
 
-def _row(replica: Replica, result: Mapping[str, Any], failure: str) -> Row:
+def _row(replica: Replica, result: Mapping[str, Any], failure: str, score: float | None) -> Row:
     ended = result["steps"] == replica.config.total_steps
     status = "not finite" if failure else "finished" if ended else "stopped"
     row: Row = {"status": status, "failure": failure, "replica": replica.name}
-    row["steps"] = result["steps"]
+    row |= {"steps": result["steps"], "score": score}
     errors = result["errors"]
     if errors:
         row |= {kind: errors["relative_l2"][kind] for kind in reporting.ERROR_KINDS}

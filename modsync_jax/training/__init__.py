@@ -1,12 +1,13 @@
 """Training: one loop for every problem and method, in folders that survive kills."""
 
-from modsync_jax.training._config import ConfigError, TrainConfig, entry_type
+from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig, entry_type
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
 from modsync_jax.training._solution import Solution, load
 
 __all__ = [
+    "FORMAT",
     "ConfigError",
     "Interrupted",
     "NonFinite",

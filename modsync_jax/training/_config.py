@@ -11,9 +11,35 @@ from typing import Any, get_args
 
 from modsync_jax import methods, networks, sampling
 from modsync_jax._names import unknown
+from modsync_jax.problems import GROUPINGS
 from modsync_jax.training import _optimizers
 
 _AUTO = ("auto", "yes", "no")
+
+
+FORMAT = 2  # of a run's folder
+
+
+def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` of any format says, in the words of this one.
+
+    Settings that are newer than the file have their defaults, which change nothing.
+
+    Raises:
+      ConfigError: on a format newer than this program knows.
+    """
+    written = stored.get("format", 1)
+    if written > FORMAT:
+        raise ConfigError(
+            f"the folder has format {written}, and this program reads {FORMAT} and older; install "
+            "the newer modsync_jax that wrote it"
+        )
+    new = dict(stored)
+    if written < 2:
+        new |= {"coefficients": stored.get("coefficients", {})}
+        if stored.get("objectives") == "paper":
+            new["objectives"] = "grouped"
+    return new
 
 
 def entry_type(field: dataclasses.Field) -> type | None:
@@ -68,7 +94,10 @@ class TrainConfig:
     )
 
     objectives: str = _field(
-        "paper", "'paper': residual and boundary; 'each': every condition apart", ("paper", "each")
+        "grouped",
+        "'grouped': residual, boundary (all conditions on faces) and each set of data; 'each':"
+        " every condition apart",
+        GROUPINGS,
     )
     loss_weights: Mapping[str, float] = _field(
         {}, "fixed weights by objective, boundary=10,...", traceable=True
@@ -77,7 +106,9 @@ class TrainConfig:
     chunk_points: int = _field(
         0, "points differentiated at once: memory against time (0: what is fastest)"
     )
-    sampler: str = _field("uniform", "how points are drawn", ("auto", *sampling.SAMPLERS))
+    sampler: str = _field(
+        "auto", "how points are drawn ('auto': as the problem says)", ("auto", *sampling.SAMPLERS)
+    )
 
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
     learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
@@ -166,19 +197,35 @@ class TrainConfig:
         """This configuration with other numbers, which may be tracers and are not checked.
 
         Args:
-          numbers: by the names of fields, or, of fields that are mappings, `loss_weights.boundary`.
+          numbers: by the names of fields, of fields that are mappings as `loss_weights.boundary`,
+            and hyperparameters of the method's parts as `cagrad.c`.
         """
         new = copy.copy(self)
         for name, number in numbers.items():
             field, _, key = name.partition(".")
-            value = {**getattr(new, field), key: number} if key else number
+            value: Any = number
+            if field in methods.PARTS:
+                field, value = "method", methods.parse(new.method).replace(field, **{key: number})
+            elif key:
+                value = {**getattr(new, field), key: number}
             object.__setattr__(new, field, value)
         return new
+
+    @property
+    def sampler_name(self) -> str | None:
+        """The sampler that replaces the problem's own, if one does."""
+        return None if self.sampler == "auto" else self.sampler
 
     @property
     def total_steps(self) -> int:
         """Steps and polishing iterations."""
         return self.steps + self.polish_steps
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> "TrainConfig":
+        """The configuration that a run's `config.json` holds; its other entries are left out."""
+        fields = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: stored[name] for name in fields if name in stored})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":

@@ -1,6 +1,7 @@
 """A run's folder: its files, written so that a kill at any moment leaves it usable."""
 
 import csv
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -8,7 +9,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig, upgraded
 from modsync_jax.transform import ModSyncParams
 
 Row = dict[str, float]
@@ -36,13 +38,21 @@ class RunFolder:
       path: the folder; it is made if it does not exist.
       config: what identifies the run; written to `config.json`, compared when resuming.
       resume: whether to continue the run that the folder holds.
+      may_grow: entries of `config` that may be larger than in the folder.
 
     Raises:
       RunError: when the folder holds a run and `resume` is False, holds none, or one of another
         configuration, and `resume` is True, is in use by another process, or can't be written.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        may_grow: Collection[str] = (),
+    ) -> None:
         self.path = Path(path)
         stored = read_config(self.path) if (self.path / "config.json").exists() else None
         if resume and stored is None:
@@ -53,18 +63,21 @@ class RunFolder:
                 "continue the run that it holds"
             )
         if stored is not None:
-            _check_same(self.path, stored, config)
-        with self._writing():
+            _check_same(self.path, stored, config, may_grow)
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
             if stored is None:
-                self.write("config.json", config)
+                self.write("config.json", {"format": FORMAT, **config})
 
     @cached_property
     def _checkpoints(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        with self._writing():
-            return ocp.CheckpointManager((self.path / "checkpoints").absolute(), options=options)
+        folder = (self.path / "checkpoints").absolute()
+        with self.writing():  # the handler is named so that metadata can be read
+            return ocp.CheckpointManager(
+                folder, options=options, item_handlers=ocp.PyTreeCheckpointHandler()
+            )
 
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
         """The step of the newest whole checkpoint, if there is one.
@@ -78,11 +91,11 @@ class RunFolder:
         return newest_whole(self.path, self._checkpoints, say)
 
     def save(self, step: int, state: Any) -> None:
-        """Writes a checkpoint; an unfinished one is never taken for one."""
+        """Writes a checkpoint; an interrupted write is never mistaken for one."""
         there = step in self._checkpoints.all_steps()
         if there and _is_whole(self.path, step):
             return
-        with self._writing():
+        with self.writing():
             if there:
                 self._checkpoints.delete(step)
             self._checkpoints.save(step, args=ocp.args.PyTreeSave(state), force=True)
@@ -98,10 +111,18 @@ class RunFolder:
 
         Args:
           step: of the checkpoint.
-          like: its structure, with the shapes, dtypes and shardings to read it into.
+          like: a named tuple of its structure, with the shapes, dtypes and shardings to read it
+            into. Entries that are newer than the checkpoint come from here.
           resize: cut arrays that are longer than in `like`, and fill shorter ones with zeros.
+
+        Raises:
+          RunError: when the checkpoint holds other arrays.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        metadata = self._checkpoints.item_metadata(step)
+        held = getattr(metadata, "tree", metadata)
+        newer = {name: value for name, value in like._asdict().items() if name not in held}
+        there = {name: value for name, value in like._asdict().items() if name not in newer}
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, there)
 
         def how(leaf: Any) -> ocp.ArrayRestoreArgs:
             shape, place = leaf.shape, leaf.sharding
@@ -110,16 +131,30 @@ class RunFolder:
             )
 
         arguments = ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
-        return self._checkpoints.restore(step, args=arguments)
+        try:
+            restored = self._checkpoints.restore(step, args=arguments)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"the checkpoint of step {step} in {self.path} has not the arrays that this "
+                "program and these settings need; finish it with the version of modsync_jax that "
+                "its result.json or report names, or start again in another folder"
+            ) from error
+        return type(like)(**restored, **newer)
 
     def append(self, row: Row) -> None:
-        """Adds a row to `metrics.csv`, on disk when this returns."""
+        """Adds a row to `metrics.csv`, on disk when this returns; new columns join the others."""
         path = self.path / "metrics.csv"
-        with self._writing(), path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        header = next(csv.reader(_whole_lines(self.path)), [])
+        if new := [name for name in row if name not in header]:
+            columns = header + new
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, restval="nan", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows([*read_metrics(self.path), row])
+            self.write_text("metrics.csv", text.getvalue())
+            return
+        with self.writing(), path.open("a", newline="") as file:
+            csv.DictWriter(file, header, restval="nan", lineterminator="\n").writerow(row)
             file.flush()
             os.fsync(file.fileno())
 
@@ -148,12 +183,13 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole or not at all."""
         partial = self.path / f".{name}.partial"
-        with self._writing():
+        with self.writing():
             partial.write_bytes(content)
             partial.replace(self.path / name)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Around what writes to the folder: a full disk and its like are a `RunError`."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -167,12 +203,16 @@ class RunFolder:
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
-    """The `config.json` of a run's folder; a run from before there were coefficients has none.
+    """The `config.json` of a run's folder, in the words of the present format.
 
     Raises:
-      RunError: when there is none, or it is no JSON.
+      RunError: when there is none, it is no JSON, or of a newer format.
     """
-    return {"coefficients": {}, **_read_json(Path(path), "config.json")}
+    stored = _read_json(Path(path), "config.json")
+    try:
+        return upgraded(stored)
+    except ConfigError as error:
+        raise RunError(f"{path}: {error}") from None
 
 
 def read_result(path: str | os.PathLike) -> dict[str, Any]:
@@ -184,19 +224,23 @@ def read_result(path: str | os.PathLike) -> dict[str, Any]:
     return _read_json(Path(path), "result.json")
 
 
-def read_best(path: str | os.PathLike) -> Any:
-    """The best parameters in the newest checkpoint of a run, as they were trained.
+def read_best(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[int, Any]:
+    """The step of the newest whole checkpoint of a run, and the best parameters until then.
+
+    Args:
+      path: the run's folder.
+      say: gets a line for each newer checkpoint that is damaged.
 
     Raises:
-      RunError: when there is no checkpoint.
+      RunError: when there is no checkpoint, or none is whole.
     """
     folder = (Path(path) / "checkpoints").absolute()
     manager = ocp.CheckpointManager(folder) if folder.exists() else None
-    step = None if manager is None else newest_whole(Path(path), manager)
+    step = None if manager is None else newest_whole(Path(path), manager, say)
     if manager is None or step is None:
         raise RunError(f"{path} holds no checkpoint yet; let the run come to its first one")
     best = manager.restore(step, args=ocp.args.StandardRestore())["best_params"]
-    return ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
+    return step, ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
 
 
 def holds_checkpoint(path: str | os.PathLike, step: int) -> bool:
@@ -244,6 +288,11 @@ def newest_whole(
         say(f"the checkpoint of step {step} in {path} is damaged; using the one before")
     if steps:
         raise RunError(f"all checkpoints in {path} are damaged; start again in another folder")
+    if gone := _checksums(path):
+        raise RunError(
+            f"the checkpoints of {path} are gone (it had those of step {', '.join(gone)}); bring "
+            "them back, or start again in another folder"
+        )
     return None
 
 
@@ -264,7 +313,12 @@ def _checksum(path: Path, step: int) -> str:
 def _checksums(path: Path) -> dict[str, str]:
     """The checksums of checkpoints by step, as they were when written."""
     file = path / _CHECKSUMS
-    return json.loads(file.read_text()) if file.exists() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+    except ValueError:
+        raise RunError(
+            f"{file} is damaged; delete it to use the checkpoints as they are, unchecked"
+        ) from None
 
 
 def _locked(path: Path) -> IO[str]:
@@ -293,11 +347,22 @@ def _taken(path: Path) -> bool:
     return any(not entry.name.startswith(".") for entry in path.iterdir())
 
 
-def _check_same(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_same(
+    path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], may_grow: Collection[str]
+) -> None:
     current = json.loads(json.dumps(config))
-    differing = [key for key in current if stored.get(key) != current[key]]
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    known = {**defaults, **stored}  # what is newer than the folder was as it is by default
+    differing = [key for key in current if known.get(key) != current[key]]
     if len(differing) > 1 and "architecture" in differing:
         differing.remove("architecture")  # it follows from the settings
+    for key in set(may_grow) & set(differing):
+        if current[key] < stored[key]:
+            raise RunError(
+                f"{path} holds a run of {key}={stored[key]}; it can go on to more, not to "
+                f"{current[key]}"
+            )
+        differing.remove(key)
     if differing:
         what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
         raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")

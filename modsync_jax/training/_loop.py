@@ -4,20 +4,20 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
-from modsync_jax import citations, networks, problems, reporting, transform
+from modsync_jax import chunks, citations, methods, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
-from modsync_jax.training import _measure, _signals, _step
-from modsync_jax.training._config import ConfigError, TrainConfig
-from modsync_jax.training._folder import RunError, RunFolder
+from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
+from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig
+from modsync_jax.training._folder import RunError, RunFolder, read_config
 from modsync_jax.training._progress import Meter
-from modsync_jax.training._schedule import chunks
 from modsync_jax.training._solution import Solution, load
 
 
@@ -31,8 +31,9 @@ class NonFinite(RunError):
 
 def solve(
     problem: Problem | str,
-    method: str = "modsync+dcgd",
+    method: str | optax.GradientTransformation = "modsync+dcgd",
     *,
+    optimizer: str | optax.GradientTransformation = "adam",
     network: nn.Module | str = "mlp",
     output_dir: str | os.PathLike | None = None,
     resume: bool = False,
@@ -44,12 +45,16 @@ def solve(
 
     Args:
       problem: a `Problem`, the name of one, or `file.py:name`.
-      method: how gradients become updates; see `modsync_jax.methods.names()`.
+      method: how gradients become one direction: a name such as `"lra(alpha=0.5)+dcgd"`, see
+        `modsync_jax.methods`; or an optax transformation from stacked gradients to a direction,
+        such as `optax.chain(balancing.lra(2), aggregators.dcgd())`.
+      optimizer: what follows, one of `TrainConfig.optimizer` by name, or any optax optimiser.
       network: one of `modsync_jax.networks` by name, with the settings `width`, `depth`, ...; or
         a Flax module of your own, from points `[..., d]` to values `[..., m]`.
       output_dir: folder for configuration, metrics, checkpoints, figures and report; None writes
         nothing.
       resume: continue the run in `output_dir`; it ends with the same bits as one never stopped.
+        More `steps` or `polish_steps` than it was asked for make it longer.
       progress: show progress on standard error.
       report: draw the figures and the report into `output_dir`.
       **settings: fields of `modsync_jax.training.TrainConfig`, such as `steps=20_000`.
@@ -66,32 +71,95 @@ def solve(
     """
     spec = problem if isinstance(problem, str) else problem.name
     own = None if isinstance(network, str) else network
-    kind = {"network": network} if isinstance(network, str) else {}
-    config = TrainConfig.from_settings({"method": method, **kind, **settings})
+    given = {"method": method, "optimizer": optimizer, "network": network, **settings}
+    objects = {k: given.pop(k) for k, v in [*given.items()] if k in _OBJECTS and not _is_name(v)}
+    config = TrainConfig.from_settings(given).with_numbers(_transformations(objects))
     problem, config = problem_of(problem, config)
     check_fits(problem, config)
     built = _step.network_of(problem, config)
+    program = _step.build(problem, built if own is None else own, config)
+    check_memory(program, problem, config)
     identity = identity_of(spec, problem, config, built if own is None else None)
-    folder = RunFolder(output_dir, identity, resume=resume) if output_dir is not None else None
-    if resume and folder is None:
+    if resume and output_dir is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
+    folder = _opened(output_dir, identity, resume) if output_dir is not None else None
     if folder is not None and (folder.path / "result.json").exists():
         solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
-            solution = _train(problem, built if own is None else own, config, folder, progress)
+            model, compiled = built if own is None else own, _step.compiled(program)
+            solution = _train(problem, model, compiled, config, folder, resume, progress)
         if folder is not None:
-            finish(folder, problem, solution, identity)
+            finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
-        reporting.write_report(folder.path)
+        with folder.writing():
+            reporting.write_report(folder.path)
     return solution
 
 
+_OBJECTS = ("method", "optimizer", "network")  # settings that may be objects instead of names
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _transformations(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """What takes the place of the settings by name in a run with transformations of its own."""
+    made: dict[str, Any] = {}
+    for name in ("method", "optimizer"):
+        if name not in objects:
+            continue
+        if not isinstance(objects[name], optax.GradientTransformation):
+            raise ConfigError(
+                f"{name} is of type {type(objects[name]).__name__}; it must be a name or an optax "
+                "transformation"
+            )
+        own = objects[name]
+        made[name] = methods.Method({}, own) if name == "method" else _optimizers.Own(own)
+    return made
+
+
+def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: bool) -> RunFolder:
+    """The run's folder; a run that is to become longer counts as unfinished again."""
+    folder = RunFolder(output_dir, identity, resume=resume, may_grow=("steps", "polish_steps"))
+    stored = read_config(folder.path)
+    before, after = (dict(c, total=c["steps"] + c["polish_steps"]) for c in (stored, identity))
+    if before["total"] == after["total"] and before["steps"] == after["steps"]:
+        return folder
+    done = folder.latest() or 0
+    if after["steps"] > before["steps"]:
+        if done > before["steps"]:
+            raise RunError(
+                f"{folder.path} is in its polish, after {before['steps']} steps; more steps can't "
+                "come before it: make polish_steps larger, or start in another folder"
+            )
+        if stored["schedule"] == "cosine":
+            _say(
+                f"the cosine schedule now ends at step {after['steps']}, not {before['steps']}: "
+                "the rate rises again, which a run of so many steps from the start does not do"
+            )
+    for name in ("result.json", "report.html"):  # before the settings, in case of a kill
+        (folder.path / name).unlink(missing_ok=True)
+    folder.write("config.json", {"format": FORMAT, **identity})
+    return folder
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def finish(
-    folder: RunFolder, problem: Problem, solution: Solution, identity: Mapping[str, Any]
+    folder: RunFolder,
+    problem: Problem,
+    config: TrainConfig,
+    solution: Solution,
+    identity: Mapping[str, Any],
 ) -> None:
     """Writes what a finished run adds to its folder; `result.json`, which says so, last."""
-    folder.write_arrays("solution.npz", _measure.on_grid(problem, solution))
+    arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
+    folder.write_arrays("solution.npz", arrays)
+    folder.write_arrays("layers.npz", _measure.layers(solution))
     folder.write_text("references.bib", citations.of_run(identity))
     folder.write("result.json", solution.result)
 
@@ -99,15 +167,18 @@ def finish(
 def _train(
     problem: Problem,
     network: nn.Module,
+    program: _step.Program,
     config: TrainConfig,
     folder: RunFolder | None,
+    resumes: bool,
     progress: bool,
 ) -> Solution:
-    program = _step.compiled(_step.build(problem, network, config))
     references = _measure.references(problem, config)
     state, rows = program.init(config.seed), []
     if folder is not None:
-        saved = folder.latest(partial(print, file=sys.stderr, flush=True))
+        saved = folder.latest(_say)
+        if saved is None and resumes:
+            _say(f"{folder.path}: no checkpoint was saved yet; starting at step 0")
         rows = folder.rewind(-1 if saved is None else saved)
         if saved is not None:
             like = state if saved <= config.steps else program.start_polish(state)
@@ -132,7 +203,7 @@ def _train(
 
         if not rows:
             state = record(state)
-        for chunk in chunks(config, step):
+        for chunk in _schedule.chunks(config, step):
             if chunk.start == config.steps:
                 state = program.start_polish(state)
             count = chunk.end - chunk.start
@@ -147,7 +218,11 @@ def _train(
             if not healthy:
                 kept = f"; the last good state is in {folder.path}" if folder is not None else ""
                 broke = _measure.what_broke(int(state.step), state.losses, program.objectives)
-                raise NonFinite(f"{broke}{kept}; try a smaller learning_rate, or warmup_steps")
+                where = _measure.where_it_broke(problem, *program.residuals(state))
+                advice = "try a smaller learning_rate, or warmup_steps"
+                if where and not state.step:
+                    advice = "see whether the equation or a condition can be computed there"
+                raise NonFinite(f"{broke}{where}{kept}; {advice}")
             if stopped and chunk.end < config.total_steps:
                 raise Interrupted(_how_to_resume(chunk.end, config, folder))
     trained = state.best_params
@@ -165,7 +240,7 @@ def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, Trai
                 f"{given.name!r} with {', '.join(config.coefficients)}"
             )
         made_with = {name: float(value) for name, value in given.coefficients.items()}
-        return given, dataclasses.replace(config, coefficients=made_with)
+        return given, config.with_numbers({"coefficients": made_with})
     try:
         return problems.get(given, **config.coefficients), config
     except ValueError as error:
@@ -180,10 +255,16 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
             "jax.config.update('jax_enable_x64', True) first"
         )
     try:
-        groups = problem.groups(config.objectives)
+        groups = problem.objective_terms(config.objectives)
         jax.eval_shape(lambda: problem.sample(jax.random.key(0), config.points))
-    except ValueError as error:
+        methods.build(config.method, optax.identity(), num_objectives=len(groups))
+    except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
+    if config.activation == "relu":
+        _say(
+            "warning: a relu network has no second derivatives; equations that have some can't be "
+            "solved with it: take tanh or another smooth activation"
+        )
     for name in config.periods:
         if name not in problem.coordinates:
             raise ConfigError(f"periods: {unknown('coordinate', name, problem.coordinates)}")
@@ -192,18 +273,44 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
             raise ConfigError(f"loss_weights: {unknown('objective', name, groups)}")
 
 
+def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) -> None:
+    """Raises a `ConfigError` where a run needs more memory than the device has.
+
+    What surely fits, or surely does not, is told from the state and the values of all layers;
+    between, the step is compiled to be asked.
+    """
+    state, there = jax.eval_shape(program.init, config.seed), _memory.limit()
+    at_once = min(
+        max({**problem.points, **config.points}.values()),
+        config.chunk_points or chunks.default_size(),
+    )
+    values = at_once * config.width * config.depth * jnp.dtype(config.dtype).itemsize
+    needed = float(_memory.of_arrays(state) + values)
+    if 0.02 * there < needed < there:
+        advance = jax.jit(program.advance, static_argnums=1, donate_argnums=0)
+        needed = _memory.of_program(advance.lower(state, config.chunk).compile())
+    if needed > there:
+        raise ConfigError(
+            f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
+            "a smaller width or depth, or fewer points at once (chunk_points)"
+        )
+
+
 def identity_of(
     spec: str, problem: Problem, config: TrainConfig, model: networks.Network | None
 ) -> dict[str, Any]:
     """What `config.json` holds: enough to resume the run and to rebuild its network."""
     fields = [] if model is None else [f.name for f in dataclasses.fields(model)]
     ours = [name for name in fields if name not in ("parent", "name", "param_dtype")]
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
         "problem": spec,
         "coordinates": problem.coordinates,
         "outputs": problem.outputs,
         "source": problem.source,
-        **dataclasses.asdict(config),
+        **settings,
+        "method": str(config.method),
+        "optimizer": str(config.optimizer),
         "architecture": {name: getattr(model, name) for name in ours} if model else None,
     }
 

@@ -13,16 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from modsync_jax import sampling
+from modsync_jax import gradients, sampling, sparsity
 from modsync_jax._version import __version__
 from modsync_jax.problems import Problem
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._folder import Row
 from modsync_jax.training._solution import Solution
 from modsync_jax.training._step import TrainState, weights_of
+from modsync_jax.transform import ModSyncParams
 
 _GRID_POINTS = 2**14  # of the test grid, over all axes
 _VALIDATION_POINTS = 2**12
+_DRAWN = 2_000  # points of a term that are kept for its picture
+_BLOCKS = 64  # of a layer's mask along each axis, for its picture
+_BINS = np.linspace(-8.0, 2.0, 61)  # of log10 |w|
 
 
 class Clock:
@@ -85,7 +89,8 @@ def on_grid(
     Returns:
       `coordinates` and `shape` of the grid; `points` [N, d], the last coordinate fastest;
       `outputs`, the names of the problem's quantities, their `prediction` [N, q] and, where there
-      is one, `reference` [N, q], float64.
+      is one, `reference` [N, q]; `equations`, the names of the residual's values, and these as
+      `residuals` [N, e]. All numbers are float64.
     """
     counts = counts or grid_counts(problem)
     points = problem.domain.grid(counts)
@@ -96,8 +101,64 @@ def on_grid(
         "points": points,
         "prediction": np.asarray(solution.observed(problem, points), np.float64),
     }
+    residuals = solution.residuals(problem, points)
+    arrays["equations"] = np.array(list(residuals))
+    arrays["residuals"] = np.stack([np.asarray(r, np.float64) for r in residuals.values()], axis=1)
     if problem.reference is not None:
         arrays["reference"] = np.asarray(problem.reference(points), np.float64)
+    return arrays
+
+
+def drawn(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
+    """The points `[n, d]` of a training batch by term, as `drawn/<term>`; the first 2,000 of it."""
+    batch = problem.sample(
+        jax.random.key(config.seed), config.points, config.sampler_name, jnp.dtype(config.dtype)
+    )
+    points = {n: b["point"] if isinstance(b, dict) else b for n, b in batch.items()}
+    return {f"drawn/{name}": np.asarray(p[:_DRAWN], np.float64) for name, p in points.items()}
+
+
+def layers(solution: Solution) -> dict[str, np.ndarray]:
+    """The kernels of a network in numbers small enough to draw, as `layers.npz` holds them.
+
+    Returns:
+      `layers` [L], their names; `edges` [B + 1] of bins of log10 |w|; `kept` and `pruned` [L, B],
+      how many weights of each bin the masks keep and cut; `mask/<i>` [a, b], the share of weights
+      kept in blocks of layer i, inputs down, outputs across.
+    """
+    trained = solution.trained
+    weights = weights_of(trained)["network"]
+    if isinstance(trained, ModSyncParams):
+        masks = sparsity.masks(weights, trained.thresholds["network"])
+    else:
+        masks = jax.tree.map(lambda _: None, weights)
+    kernels = {
+        gradients.path_name(path).removeprefix("params/"): (
+            np.asarray(weight, np.float64),
+            np.ones(weight.shape) if mask is None else np.asarray(mask, np.float64),
+        )
+        for (path, weight), mask in zip(
+            jax.tree.leaves_with_path(weights),
+            jax.tree.leaves(masks, is_leaf=lambda leaf: leaf is None),
+            strict=True,
+        )
+        if weight.ndim == 2
+    }
+    arrays = {"layers": np.array(list(kernels)), "edges": _BINS}
+    logs = {
+        name: np.clip(np.log10(np.maximum(np.abs(w), 1e-300)), _BINS[0], _BINS[-1])
+        for name, (w, _) in kernels.items()
+    }
+    for name, kept in (("kept", 1.0), ("pruned", 0.0)):
+        counts = [np.histogram(logs[n][m == kept], _BINS)[0] for n, (_, m) in kernels.items()]
+        arrays[name] = np.array(counts)
+    for index, (_, mask) in enumerate(kernels.values()):
+        rows, columns = (
+            np.linspace(0, n, min(n, _BLOCKS) + 1).astype(int)[:-1] for n in mask.shape
+        )
+        sums = np.add.reduceat(np.add.reduceat(mask, rows, axis=0), columns, axis=1)
+        sizes = np.outer(np.diff([*rows, mask.shape[0]]), np.diff([*columns, mask.shape[1]]))
+        arrays[f"mask/{index}"] = sums / sizes
     return arrays
 
 
@@ -109,16 +170,17 @@ def summary(
     clock: Clock,
 ) -> dict[str, Any]:
     """What `result.json` holds; all but `timing`, `device` and `versions` is reproducible."""
-    best = int(state.best_step)
-    selected = next(row for row in rows if row["step"] == best)
+    selected = next(row for row in rows if row["step"] == int(state.best_step))
     final = rows[-1]
     result: dict[str, Any] = {
         "problem": problem.name,
-        "method": config.method,
+        "method": str(config.method),
         "seed": config.seed,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
-        "selected_step": best,
+        "selected_step": int(state.best_step),
+        "score": float(state.best_score),
+        "scored_by": "unweighted loss" if problem.reference is None else "validation error",
         "loss": {"selected": selected["loss"], "final": final["loss"]},
         "keep": {"selected": selected["keep"], "final": final["keep"]} if "keep" in final else None,
         # Not by `export`: no mask is on a single number, and a sweep does this for every replica.
@@ -148,7 +210,21 @@ def summary(
 
 def in_order(names: Iterable[str]) -> list[str]:
     """The columns of `metrics.csv` in the order of their kinds."""
-    kinds = ["step", "loss", "grad_norm", "cosine", "test", "validation", "keep", "threshold"]
+    kinds = [
+        "step",
+        "learning_rate",
+        "loss",
+        "term",
+        "grad_norm",
+        "cosine",
+        "opposed",
+        "batches",
+        "unknown",
+        "test",
+        "validation",
+        "keep",
+        "threshold",
+    ]
     return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
 
 
@@ -158,6 +234,21 @@ def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) ->
     broken = [f"loss {name!r} is {loss}" for name, loss in named if not np.isfinite(loss)]
     what = " and ".join(broken) or "all losses are finite, but the update is not"
     return f"step {step}: {what}"
+
+
+def where_it_broke(problem: Problem, points: Any, residuals: dict[str, dict[str, Array]]) -> str:
+    """The first point where a residual is not finite: `; 'heat' of residual is nan at t=0, x=1`."""
+    for term, values in residuals.items():
+        for name, column in values.items():
+            broken = np.flatnonzero(~np.isfinite(np.asarray(column)))
+            if not broken.size:
+                continue
+            of_term = points[term]["point"] if isinstance(points[term], dict) else points[term]
+            first = zip(problem.coordinates, np.asarray(of_term)[broken[0]], strict=True)
+            where = ", ".join(f"{letter}={value:.6g}" for letter, value in first)
+            what = f"{name!r} of {term} is {float(column[broken[0]])} at {where}"
+            return f"; {what} ({broken.size} of {len(column)} points of the batch)"
+    return ""
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Base optimisers and learning-rate schedules by name."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,18 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "muon": lambda rate, decay: optax.contrib.muon(rate, weight_decay=decay),
     "sgd": lambda rate, decay: optax.sgd(rate),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """An optimiser that was handed over as an object; it has a schedule of its own."""
+
+    transformation: optax.GradientTransformation
+
+    def __str__(self) -> str:
+        return "own"
+
+
 SCHEDULES = ("constant", "exponential", "cosine")
 
 
@@ -36,6 +49,8 @@ def learning_rate(config: "TrainConfig") -> optax.Schedule:
 
 def weights_optimizer(config: "TrainConfig") -> optax.GradientTransformation:
     """The base optimiser of the weights."""
+    if isinstance(config.optimizer, Own):
+        return config.optimizer.transformation
     return OPTIMIZERS[config.optimizer](learning_rate(config), config.weight_decay)
 
 

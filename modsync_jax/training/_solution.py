@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,28 @@ class Solution:
     result: Mapping[str, Any]
     metrics: list[_folder.Row]
 
+    def __repr__(self) -> str:
+        kind, outcome = type(self.network).__name__, "not finished"
+        if self.result:
+            errors = self.result["errors"]
+            value = errors["relative_l2"]["selected"] if errors else self.result["loss"]["selected"]
+            measure = "relative L2 error" if errors else "loss"
+            outcome = f"{self.result['problem']} by {self.result['method']}: {measure} {value:.2e}"
+            outcome += f" at step {self.result['selected_step']:,}"
+        named = "".join(f", {name} = {value:.4g}" for name, value in self.unknowns.items())
+        points = f"points [N, {len(self.coordinates)}] of ({', '.join(self.coordinates)})"
+        return f"Solution: {outcome}{named}\n  {kind} of {self.size:,} parameters\n  u({points})"
+
+    @property
+    def unknowns(self) -> dict[str, float]:
+        """The values found for the problem's unknown coefficients, by name."""
+        return {name: float(value) for name, value in self.params["unknowns"].items()}
+
+    @property
+    def size(self) -> int:
+        """How many parameters the network has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params["network"]))
+
     @property
     def field(self) -> Field:
         """The network as a field, whose derivatives `modsync_jax.calculus` takes."""
@@ -56,13 +79,19 @@ class Solution:
         observed = partial(problem.observed, self.field, self.params["unknowns"])
         return self._evaluate(observed, points)
 
-    def _evaluate(self, function: Callable[[Array], Array], points: Array | np.ndarray) -> Array:
+    def residuals(self, problem: Problem, points: Array | np.ndarray) -> dict[str, Array]:
+        """The residuals of the equation at points `[N, d]`, `[N]` by name."""
+        term = partial(problem.term("residual"), self.field, self.params["unknowns"])
+        return self._evaluate(term, points)
+
+    def _evaluate(self, function: Callable[[Array], Any], points: Array | np.ndarray) -> Any:
         points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
         with jax.default_matmul_precision("highest"):
             chunks = jnp.array_split(points, 1 + len(points) // _EVALUATED_AT_ONCE)
-            return jnp.concatenate([function(chunk) for chunk in chunks])
+            parts = [function(chunk) for chunk in chunks]
+            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree) -> Field:
@@ -76,6 +105,9 @@ def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree
 
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
     """Reads a run's best parameters so far; `load("runs/x")(points)` evaluates them.
+
+    Damaged checkpoints are left out with a warning, and with them a result that is not of the
+    parameters that are returned.
 
     Args:
       run: the run's folder.
@@ -92,13 +124,20 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
             )
         kind = networks.NETWORKS[config["network"]]
         network = kind(**config["architecture"], param_dtype=jnp.dtype(config["dtype"]))
-    trained = _folder.read_best(run)
+    step, trained = _folder.read_best(run, warnings.warn)
     result = _folder.read_result(run) if (Path(run) / "result.json").exists() else {}
+    if result and result["steps"] != step:
+        warnings.warn(
+            f"the parameters in {run} are those of step {step}, but its result is that of step "
+            f"{result['steps']}, which is left out",
+            stacklevel=2,
+        )
+        result = {}
     return Solution(
         network,
         tuple(config["coordinates"]),
         transform.export(trained),
         trained,
         result,
-        _folder.read_metrics(run),
+        [row for row in _folder.read_metrics(run) if row["step"] <= step],
     )

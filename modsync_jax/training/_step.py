@@ -33,6 +33,20 @@ PyTree = Any
 _INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD = range(5)
 
 
+class Conflict(NamedTuple):
+    """How the objectives' gradients met in the training batches since the latest row of metrics.
+
+    Attributes:
+      batches: how many there were, [] int32.
+      cosines: sums of the P pairs' cosines, [P]; a zero gradient counts as orthogonal.
+      opposed: in how many batches a pair's cosine was negative, [P].
+    """
+
+    batches: Array
+    cosines: Array
+    opposed: Array
+
+
 class TrainState(NamedTuple):
     """Everything that a run carries from one step to the next.
 
@@ -42,10 +56,11 @@ class TrainState(NamedTuple):
       params: `{"network": ..., "unknowns": ...}`, or `ModSyncParams` of it.
       opt_state: state of the method's transformation, or of L-BFGS while polishing.
       best_params: the parameters of the lowest score so far.
-      best_score: validation error, or total loss without a reference, [].
+      best_score: validation error, or unweighted loss without a reference, [].
       best_step: the step of `best_params`, [] int32.
       healthy: False once a loss or an update was not finite; the state is that before it, [] bool.
       losses: the losses at the latest step, [K].
+      conflict: what the gradients' cosines were since the latest row of metrics.
     """
 
     key: Array
@@ -57,6 +72,7 @@ class TrainState(NamedTuple):
     best_step: Array
     healthy: Array
     losses: Array
+    conflict: Conflict
 
 
 class Program(NamedTuple):
@@ -68,6 +84,8 @@ class Program(NamedTuple):
       start_polish: `(state) -> state` with L-BFGS's state, masks folded into the weights.
       polish: `(state, count) -> state` after `count` (static) iterations of L-BFGS.
       evaluate: `(state, reference points and values) -> (state, row)`.
+      residuals: `(state) -> (points, residuals)` of the batch of the next step, by term, and the
+        residuals by equation, [N] each.
       objectives: names of the K objectives in order.
     """
 
@@ -76,6 +94,7 @@ class Program(NamedTuple):
     start_polish: Callable[[TrainState], TrainState]
     polish: Callable[[TrainState, int], TrainState]
     evaluate: Callable[..., tuple[TrainState, dict[str, Array]]]
+    residuals: Callable[[TrainState], tuple[Any, dict[str, dict[str, Array]]]]
     objectives: tuple[str, ...]
 
 
@@ -111,10 +130,10 @@ def build(
     `place` is that of `Problem.objectives`.
     """
     dtype = jnp.dtype(config.dtype)
-    masked = methods.is_masked(config.method)
-    sampler = None if config.sampler == "auto" else config.sampler
+    method = methods.parse(config.method)
+    masked, alternating = method.masked, method.alternates
     counted = {**problem.points, **config.points}
-    sample = partial(problem.sample, points=config.points, sampler=sampler, dtype=dtype)
+    sample = partial(problem.sample, points=config.points, sampler=config.sampler_name, dtype=dtype)
 
     def fields(params: PyTree) -> tuple[Field, PyTree]:
         return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
@@ -122,19 +141,22 @@ def build(
     chunk_points = config.chunk_points or chunks.default_size()
     plain = problem.objectives(fields, config.objectives, config.loss_weights, chunk_points, place)
     names = tuple(sorted(plain))
+    pairs = tuple(itertools.combinations(range(len(names)), 2))
+    terms = problem.term_losses(fields, chunk_points, place)
     objectives: Any = plain
     if masked:
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
     losses_and_grads = gradients.value_and_objective_grads(objectives)
     loss_and_grad = gradients.value_and_objective_grad(objectives)
-    alternating = methods.alternates(config.method)
+    rate = _optimizers.learning_rate(config)
+    known_rate = not isinstance(config.optimizer, _optimizers.Own)
     tx = methods.build(
-        config.method,
+        method,
         _optimizers.weights_optimizer(config),
         _optimizers.thresholds_optimizer(config),
         num_objectives=len(names),
         reference=names.index("residual"),
-        learning_rate=_optimizers.learning_rate(config),
+        learning_rate=rate,
         **_modsync_settings(config) if masked else {},
     )
 
@@ -182,10 +204,35 @@ def build(
             best_step=jnp.zeros((), jnp.int32),
             healthy=jnp.array(True),
             losses=jnp.zeros(len(names), dtype),
+            conflict=nothing_seen(),
         )
 
+    def nothing_seen() -> Conflict:
+        return Conflict(
+            jnp.zeros((), jnp.int32), jnp.zeros(len(pairs), dtype), jnp.zeros(len(pairs), dtype)
+        )
+
+    def cosines(grads: PyTree) -> tuple[Array, Array]:
+        """The norms [K] of stacked gradients, and the cosines of their pairs [P]."""
+        gramian = gradients.gramian(weights_of(grads))
+        norms = jnp.sqrt(jnp.diagonal(gramian))
+        products = jnp.array([norms[j] * norms[k] for j, k in pairs])
+        inner = jnp.array([gramian[j, k] for j, k in pairs])
+        return norms, jnp.where(products > 0, inner / jnp.where(products > 0, products, 1.0), 0.0)
+
+    def met(conflict: Conflict, grads: PyTree) -> Conflict:
+        _, cosine = cosines(grads)
+        return Conflict(
+            conflict.batches + 1,
+            conflict.cosines + cosine.astype(dtype),
+            conflict.opposed + (cosine < 0),
+        )
+
+    def batch_of(state: TrainState) -> Any:
+        return sample(jax.random.fold_in(stream(state, _TRAIN), state.step))
+
     def one_step(state: TrainState, _: None) -> tuple[TrainState, None]:
-        batch = sample(jax.random.fold_in(stream(state, _TRAIN), state.step))
+        batch = batch_of(state)
         extra: dict[str, Any] = {"key": jax.random.fold_in(stream(state, _METHOD), state.step)}
         if alternating:
             index = state.step % len(names)
@@ -196,7 +243,11 @@ def build(
             extra["losses"] = losses
             extra["residual_jacobian_traces"] = partial(traces, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
-        return _accept(state, losses, updates, opt_state), None
+        accepted = _accept(state, losses, updates, opt_state, _all_finite(opt_state))
+        if alternating:
+            return accepted, None
+        seen = _chosen(accepted.healthy, met(state.conflict, grads), state.conflict)
+        return accepted._replace(conflict=seen), None
 
     frozen = partial(effective_weights, structural_gradient=False)
     lbfgs = optax.lbfgs(memory_size=20)
@@ -210,13 +261,16 @@ def build(
             params = ModSyncParams(export(params), zeros)
         return state._replace(params=params, opt_state=lbfgs.init(weights_of(params)))
 
-    def one_polish(state: TrainState, _: None) -> tuple[TrainState, None]:
+    def polish_losses(state: TrainState, weights: PyTree) -> Array:
+        """The losses [K] on the points of the polish."""
         counts = {name: config.polish_points * n for name, n in counted.items()}
-        batch = problem.sample(stream(state, _POLISH), counts, sampler, dtype)
+        batch = problem.sample(stream(state, _POLISH), counts, config.sampler_name, dtype)
+        params = frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights
+        return jnp.stack([plain[name](params, batch) for name in names])
 
+    def one_polish(state: TrainState, _: None) -> tuple[TrainState, None]:
         def total(weights: PyTree) -> Array:
-            params = frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights
-            return jnp.stack([plain[name](params, batch) for name in names]).sum()
+            return polish_losses(state, weights).sum()
 
         weights = weights_of(state.params)
         value, grad = optax.value_and_grad_from_state(total)(weights, state=state.opt_state)
@@ -225,35 +279,54 @@ def build(
         )
         if masked:
             updates = ModSyncParams(updates, jax.tree.map(jnp.zeros_like, state.params.thresholds))
-        return _accept(state, value * jnp.ones_like(state.losses), updates, opt_state), None
+        return _accept(state, state.losses, updates, opt_state, jnp.isfinite(value)), None
+
+    def polish(state: TrainState, count: int) -> TrainState:
+        state = scan(one_polish, state, count)
+        return state._replace(losses=polish_losses(state, weights_of(state.params)))
 
     def evaluate(
         state: TrainState, references: Mapping[str, tuple[Array, Array]]
     ) -> tuple[TrainState, dict[str, Array]]:
         batch = sample(jax.random.fold_in(stream(state, _EVALUATE), state.step))
         losses, grads = losses_and_grads(state.params, batch)
-        gramian = gradients.gramian(weights_of(grads))
-        norms = jnp.sqrt(jnp.diagonal(gramian))
+        norms, own_cosines = cosines(grads)
+        own = Conflict(jnp.ones((), jnp.int32), own_cosines, (own_cosines < 0).astype(dtype))
+        seen = _chosen(state.conflict.batches > 0, state.conflict, own)
+        u, unknowns = fields(evaluated := export(state.params))
+        of_terms = {name: loss(evaluated, batch) for name, loss in terms.items()}
         row = {"step": state.step, "loss": losses.sum()}
+        if known_rate:
+            row["learning_rate"] = rate(state.step)
         row |= {f"loss/{name}": losses[k] for k, name in enumerate(names)}
+        row |= {f"term/{name}": value for name, value in of_terms.items()}
         row |= {f"grad_norm/{name}": norms[k] for k, name in enumerate(names)}
-        for j, k in itertools.combinations(range(len(names)), 2):
-            row[f"cosine/{names[j]}~{names[k]}"] = gramian[j, k] / (norms[j] * norms[k])
+        for p, (j, k) in enumerate(pairs):
+            row[f"cosine/{names[j]}~{names[k]}"] = seen.cosines[p] / seen.batches
+            row[f"opposed/{names[j]}~{names[k]}"] = seen.opposed[p] / seen.batches
+        row["batches"] = seen.batches
+        row |= {f"unknown/{name}": value for name, value in unknowns.items()}
         if masked:
             row |= _sparsity_row(state.params, names)
-        score = losses.sum()
-        if references:
-            u, unknowns = fields(export(state.params))
-            for name, (points, values) in references.items():
-                error = problem.observed(u, unknowns, points) - values
-                score = jnp.linalg.norm(error) / jnp.linalg.norm(values)
-                row[f"{name}/relative_l2"] = score
-                row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
-        better = score < state.best_score
-        best = (state.params, score.astype(dtype), state.step)
-        kept = (state.best_params, state.best_score, state.best_step)
-        params, score, step = jax.tree.map(lambda new, old: jnp.where(better, new, old), best, kept)
-        return state._replace(best_params=params, best_score=score, best_step=step), row
+        for name, (points, values) in references.items():
+            error = problem.observed(u, unknowns, points) - values
+            row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(values)
+            row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
+        # Weights of losses say nothing about accuracy: without a reference they are left out.
+        unweighted = jnp.stack(list(of_terms.values())).sum()
+        score = row["validation/relative_l2"] if references else unweighted
+        better = state.healthy & (score < state.best_score)
+        params, score, step = _chosen(
+            better,
+            (state.params, score.astype(dtype), state.step),
+            (state.best_params, state.best_score, state.best_step),
+        )
+        state = state._replace(best_params=params, best_score=score, best_step=step)
+        return state._replace(conflict=nothing_seen()), row
+
+    def residuals(state: TrainState) -> tuple[Any, dict[str, dict[str, Array]]]:
+        batch = batch_of(state)
+        return batch, problem.pointwise(*fields(export(state.params)), batch)
 
     def scan(body: Callable, state: TrainState, count: int) -> TrainState:
         return jax.lax.scan(body, state, None, length=count)[0]
@@ -262,8 +335,9 @@ def build(
         init=init,
         advance=partial(scan, one_step),
         start_polish=start_polish,
-        polish=partial(scan, one_polish),
+        polish=polish,
         evaluate=evaluate,
+        residuals=residuals,
         objectives=names,
     )
 
@@ -275,21 +349,38 @@ def compiled(program: Program) -> Program:
         start_polish=jax.jit(program.start_polish),
         polish=jax.jit(program.polish, static_argnums=1, donate_argnums=0),
         evaluate=jax.jit(program.evaluate, donate_argnums=0),
+        residuals=jax.jit(program.residuals),
     )
 
 
 def _accept(
-    state: TrainState, losses: Array, updates: PyTree, opt_state: optax.OptState
+    state: TrainState,
+    losses: Array,
+    updates: PyTree,
+    opt_state: optax.OptState,
+    sound: Array,
 ) -> TrainState:
-    """The state after an update, or, when something is not finite, the state as it was."""
+    """The state after an update, or, when something is not finite, the state as it was.
+
+    `sound` is what else must hold, [] bool.
+    """
     total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(updates))
-    healthy = state.healthy & jnp.isfinite(losses).all() & jnp.isfinite(total)
+    healthy = state.healthy & jnp.isfinite(losses).all() & jnp.isfinite(total) & sound
     new = (state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    old = (state.step, state.params, state.opt_state)
-    step, params, opt_state = jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, old)
+    step, params, opt_state = _chosen(healthy, new, (state.step, state.params, state.opt_state))
     return state._replace(
         step=step, params=params, opt_state=opt_state, losses=losses, healthy=healthy
     )
+
+
+def _chosen(flag: Array, one: PyTree, other: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), one, other)
+
+
+def _all_finite(tree: PyTree) -> Array:
+    """Whether all floating numbers are: a second moment at infinity would freeze its weight."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _modsync_settings(config: TrainConfig) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """The programs as a user meets them: help, mistakes, a small run, an evaluation."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+
+from modsync_jax import solve
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--steps=20", "--width=8", "--depth=1", "--points=residual=32", "--platform=cpu"]
@@ -27,6 +32,7 @@ MISTAKES = {
     "--widht=3": "Unknown command line flag 'widht'. Did you mean: width",
     "--width=-3": "width is -3; it must be 1 or more",
     "--width=abc": "--width=abc",
+    "--width=1000000": "GiB and the device has",
     "--steps=0": "steps is 0; it must be 1 or more",
     "--points=residual": "it must be name=number",
     "--coefficients=frequency=3": "unknown coefficient of burgers 'frequency'",
@@ -84,15 +90,39 @@ def test_train_then_evaluate_then_train_again(tmp_path):
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run of 20 steps."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    solve("burgers", "dcgd", output_dir=run, steps=20, width=8, depth=1, report=False,
+          points={"residual": 32}, progress=False, checkpoint_every=500)  # fmt: skip
+    return run
+
+
+def test_evaluate_says_that_a_run_is_unfinished_and_takes_a_problem(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "result.json").unlink()
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace('"burgers"', '"mine"').replace("20,", "500,"))
+    missing = program("evaluate", f"--run={run}")
+    assert missing.returncode == 2 and "--problem=file.py:name says where it is" in missing.stderr
+    process = program("evaluate", f"--run={run}", "--problem=burgers", "--grid=5,5")
+    assert process.returncode == 0, process.stderr
+    assert "not finished: these are its best parameters until step 20 of 500" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
         ([], "--run is missing"),
         (["--run=nowhere"], "nowhere holds no config.json"),
+        (["--run=RUN", "--grid=100000"], "grid is '100000'; it must be a whole number of 2 or"),
+        (["--run=RUN", "--grid=100000,100000"], "grid has 10,000,000,000 points; 20,000,000 are"),
+        (["--run=RUN", "--grid=5,5", "--output=/dev/null/x/y"], "directory; name another place"),
     ],
 )
-def test_mistakes_of_evaluate(arguments, hint):
-    process = program("evaluate", *arguments)
+def test_mistakes_of_evaluate(arguments, hint, trained):
+    process = program("evaluate", *(text.replace("RUN", str(trained)) for text in arguments))
     assert process.returncode == 2 and hint in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
 
@@ -132,12 +162,28 @@ def test_without_a_cache_folder_everything_is_compiled_and_a_line_says_so(monkey
     assert "can't keep compiled programs in /dev/null/modsync_jax" in said
 
 
-def test_asking_for_a_gpu_that_is_not_there_is_a_warning(of_a_user, tmp_path):
+def test_asking_for_a_gpu_that_is_not_there_is_a_mistake(of_a_user, tmp_path):
     flags = [*SMALL[:-1], "--platform=gpu", "--compilation_cache=none"]
     process = program("train", *flags, f"--output_dir={tmp_path / 'x'}")
-    assert process.returncode == 0
-    assert "warning: --platform=gpu was asked for, but JAX found only cpu" in process.stderr
-    assert not kept(of_a_user)
+    assert process.returncode == 2
+    assert "--platform=gpu was asked for, but JAX found only cpu; install" in process.stderr
+    assert not kept(of_a_user) and not (tmp_path / "x").exists()
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", f"--output_dir={tmp_path / 'x'}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "x" / "config.json").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith(("stopped", "stopping"))
 
 
 def test_a_user_s_own_problem_file_trains_and_resumes_from_elsewhere(tmp_path):

@@ -28,9 +28,9 @@ COUNTS = {"residual": 40, "initial": 32, "left": 16, "right": 9, "bottom": 17}
 # float64: sums of 40 terms in another order. float32: the same, 1e9 times coarser, less luck.
 CASES = [
     ("each", problems.get("burgers"), jnp.float64, 1e-12),
-    ("paper", problems.get("cavity_velocity"), jnp.float64, 1e-12),
-    ("paper", INVERSE, jnp.float64, 1e-12),
-    ("paper", INVERSE, jnp.float32, 1e-5),
+    ("grouped", problems.get("cavity_velocity"), jnp.float64, 1e-12),
+    ("grouped", INVERSE, jnp.float64, 1e-12),
+    ("grouped", INVERSE, jnp.float32, 1e-5),
 ]
 
 
@@ -85,7 +85,7 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
 
     def mapped(chunk_points):
         def one(params, factor):
-            chosen = objectives("paper", chunk_points, {"boundary": factor})
+            chosen = objectives("grouped", chunk_points, {"boundary": factor})
             return gradients.value_and_objective_grads(chosen)(params, batch)
 
         return jax.jit(jax.vmap(one))(replicas, factors)
@@ -95,7 +95,7 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
 
 def test_masks_are_computed_outside_the_chunks():
     objectives, params, batch = setting(problems.get("burgers"), jnp.float32)
-    residual = jax.grad(objectives("paper", 16)["residual"])
+    residual = jax.grad(objectives("grouped", 16)["residual"])
     jaxpr = jax.make_jaxpr(residual)(params, batch).jaxpr
     loops = [str(eqn) for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
     outside = "\n".join(str(eqn) for eqn in jaxpr.eqns if eqn.primitive.name != "scan")

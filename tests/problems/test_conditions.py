@@ -167,3 +167,10 @@ def test_a_face_needs_a_number_of_points():
 def test_a_field_of_another_shape_cannot_broadcast(shape):
     with pytest.raises(ValueError, match=r"field must return shape \(1,\) at a point"):
         residuals(value("x=2", 0.0), lambda p: jnp.full(shape, p[0]))
+
+
+def test_data_without_points_or_with_nan_is_refused():
+    with pytest.raises(ValueError, match="data has no points; give at least one"):
+        data(np.zeros((0, 2)), np.zeros((0, 1)))
+    with pytest.raises(ValueError, match="not finite in row 1"):
+        data(np.zeros((2, 2)), np.array([[0.0], [np.nan]]))

@@ -59,7 +59,7 @@ def test_a_problem_is_frozen():
         HEAT.name = "other"
 
 
-@pytest.mark.parametrize("grouping", ["paper", "each"])
+@pytest.mark.parametrize("grouping", ["grouped", "each"])
 def test_residual_vectors_have_the_objectives_as_squared_norms(grouping):
     batch = HEAT.sample(jax.random.key(0))
     weights = {"residual": 3.0}
@@ -76,21 +76,24 @@ def test_residual_vectors_have_the_objectives_as_squared_norms(grouping):
         HEAT.residual_vectors(field_of, grouping, {"residul": 1.0})
 
 
-def test_paper_grouping_sums_the_mean_squares_of_all_conditions():
+def test_conditions_on_faces_are_one_objective_and_data_its_own():
     batch = HEAT.sample(jax.random.key(0))
     each = HEAT.objectives(field_of, grouping="each")
-    paper = HEAT.objectives(field_of)
+    grouped = HEAT.objectives(field_of)
     assert sorted(each) == sorted(HEAT.terms)
-    assert sorted(paper) == ["boundary", "residual"]
+    assert sorted(grouped) == ["boundary", "measured", "residual"]
     p = params(scale=1.7, nu=0.3)
     initial = np.asarray(batch["initial"], np.float64)[:, 1]
     # 1e-5: float32 means of a few numbers against float64 ones.
     np.testing.assert_allclose(
         each["initial"](p, batch), np.mean((0.7 * np.sin(np.pi * initial)) ** 2), rtol=1e-5
     )
-    conditions = sum(each[name](p, batch) for name in HEAT.conditions)
-    np.testing.assert_allclose(paper["boundary"](p, batch), conditions, rtol=1e-6)
-    np.testing.assert_array_equal(paper["residual"](p, batch), each["residual"](p, batch))
+    faces = sum(each[name](p, batch) for name in ("initial", "left", "right"))
+    np.testing.assert_allclose(grouped["boundary"](p, batch), faces, rtol=1e-6)
+    for name in ("residual", "measured"):
+        np.testing.assert_array_equal(grouped[name](p, batch), each[name](p, batch))
+    with pytest.raises(ValueError, match="'paper' is called 'grouped' now"):
+        HEAT.objectives(field_of, grouping="paper")
 
 
 def test_objectives_vanish_at_the_solution_only_with_the_true_unknown():

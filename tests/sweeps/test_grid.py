@@ -22,7 +22,11 @@ def test_a_grid_is_read_with_the_types_of_its_settings():
         "network": ["mlp", "piratenet"],
         "factorized": [True, False],
     }
-    assert sweeps.parse("") == {}
+    assert sweeps.parse("cagrad.c=0.2,0.4;lra.every=5;dcgd.variant=avg") == {
+        "cagrad.c": [0.2, 0.4],
+        "lra.every": [5],
+        "dcgd.variant": ["avg"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -38,10 +42,14 @@ def test_a_grid_is_read_with_the_types_of_its_settings():
         "method=adam": "give --methods=",
         "loss_weights=1": "'loss_weights' must be one of its keys, loss_weights.NAME=",
         "beta.x=1": "'beta.x' must be beta=",
+        "": "grid is empty; give axes such as seed=0..7",
+        "seed=0..100000000": "seed has 100,000,001 values; at most 1,000,000",
+        "cagrad.radius=1": "unknown hyperparameter of cagrad 'radius'",
+        "cagrad.c=x": "cagrad.c has the value 'x'; it takes numbers",
     }.items(),
 )
 def test_mistakes_in_a_grid_are_one_clear_line(text, message):
-    with pytest.raises(ConfigError, match=r"^grid: ") as error:
+    with pytest.raises(ConfigError, match=r"^grid") as error:
         sweeps.parse(text)
     assert message in str(error.value) and "\n" not in str(error.value)
 
@@ -54,6 +62,8 @@ def test_mistakes_in_a_grid_are_one_clear_line(text, message):
         (["adam"], {"seed": [1, 1]}, "seed needs values, each once"),
         (["adam"], {"width": [0]}, "width is 0; it must be 1 or more"),
         (["adma"], {}, "did you mean 'adam'"),
+        (["adam"], {"cagrad.c": [0.1]}, "none of the methods adam has cagrad.c"),
+        (["adam"], {"seed": range(2000), "width": range(1, 1000)}, "1,998,000 networks are too"),
     ],
 )
 def test_grids_that_can_not_be_run_are_an_error(methods, grid, message):
@@ -71,6 +81,20 @@ def test_replicas_are_the_product_and_know_all_their_settings():
         assert (config.method, config.width, config.seed, config.depth) == (method, width, seed, 3)
         assert config.loss_weights == {"residual": 5.0, "boundary": weight}
     assert len({replica.name for replica in found}) == len(found)
+
+
+def test_a_hyperparameter_is_an_axis_of_the_methods_that_have_it():
+    grid = {"seed": [0, 1], "cagrad.c": [0.2, 0.4], "lra.every": [5, 10]}
+    found = _grid.replicas(["dcgd", "lra+cagrad(rescale=True)"], grid, {})
+    assert [replica.config.method for replica in found[:3]] == [
+        "dcgd",
+        "dcgd",
+        "lra(every=5)+cagrad(rescale=True,c=0.2)",
+    ]
+    assert len(found) == 2 + 2 * 2 * 2 and len({replica.name for replica in found}) == len(found)
+    groups = _grid.groups(found)
+    # c is a number that a program can vary; how often weights are renewed is not.
+    assert sorted(group.numbers for group in groups) == [("seed",)] + [("seed", "cagrad.c")] * 2
 
 
 def test_groups_share_all_that_is_not_a_number_and_the_largest_comes_first():

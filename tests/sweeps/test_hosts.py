@@ -61,9 +61,13 @@ def start_two(out, settings, *more):
 
 
 def end(*processes, code=0):
-    """Waits for the end of all; what each wrote to standard error."""
+    """Waits for the end of all; what each wrote to standard error. A code of None is a failure."""
     said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), said
+    codes = [process.returncode for process in processes]
+    if code is None:  # of JAX's runtime, with its own words
+        assert all(codes), said
+        return said
+    assert codes == [code] * len(processes), said
     assert "Traceback" not in "".join(said)
     return said
 
@@ -133,7 +137,7 @@ def test_two_processes_of_four_devices_equal_one_of_eight(more, tmp_path):
     end(start(tmp_path / "one", SHORT, *more, devices=8))
     shows, silent = end(*start_two(tmp_path / "two", SHORT, *more))
     assert_equal(finished(tmp_path / "one"), finished(tmp_path / "two"), ROUNDING)
-    assert "group 2/2" in shows and not silent
+    assert "group 2/2" in shows and len(lines(silent)) == 1  # that it waits for the others
     made = [
         sorted(str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).glob(kind))
         for kind in ("*", "groups/*/*", "runs/*/*", "groups/*/checkpoints/*")
@@ -149,13 +153,9 @@ def test_when_one_process_is_killed_the_other_ends_and_one_process_goes_on(victi
     wait_until(lambda: checkpoints(tmp_path / "s"), processes)
     kill(processes[victim])
     killed = time.monotonic()
-    (said,) = end(processes[1 - victim], code=1)
+    (said,) = end(processes[1 - victim], code=None)
     assert time.monotonic() - killed < (60 if ADJUSTABLE else 120)
-    assert lines(said)[-1] == (
-        f"process {1 - victim} of 2 ends: process {victim} died or can't be reached; see what it "
-        "said, then go on with the same command and --resume"
-    )
-    assert all("burgers: 6 replicas" in line for line in lines(said)[:-1])
+    assert "if one of them dies later, JAX ends the others: go on with" in said
     assert not (tmp_path / "s" / "results.csv").exists()
     end(start(tmp_path / "s", LONG, "--resume", devices=3))
     assert_equal(long, finished(tmp_path / "s"), GROWN)
@@ -199,9 +199,8 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(long, tmp_path):
 def test_a_process_that_waits_in_vain_says_so(alone, tmp_path):
     address = coordinator()
     more = ["--join_timeout_seconds=3"]
-    (said,) = end(start(tmp_path, SHORT, *joined(alone, address), *more, devices=1), code=1)
-    (line,) = lines(said)
-    assert line.startswith(f"waited 3 s at {address} for all processes to join, and not all did")
+    (said,) = end(start(tmp_path, SHORT, *joined(alone, address), *more, devices=1), code=None)
+    assert lines(said)[0].startswith(f"waiting up to 3 s at {address} for all processes to join")
     assert not list(tmp_path.iterdir())
 
 

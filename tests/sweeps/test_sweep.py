@@ -1,6 +1,7 @@
 """Replicas of a sweep are single runs, whatever the mapping, the devices and the stops."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -10,12 +11,16 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pyarrow import parquet
 
 import modsync_jax
 from modsync_jax import problems, sweeps
+from modsync_jax.calculus import partials
+from modsync_jax.problems import Problem
+from modsync_jax.sampling import box
 from modsync_jax.sweeps import _grid, _group, _replicas
 from modsync_jax.training import ConfigError, RunError, _schedule
 
@@ -104,6 +109,68 @@ def test_a_replica_that_is_not_finite_does_not_touch_the_others(tmp_path, capsys
         assert np.isfinite(arrays["loss"][::2]).all()
         assert np.isfinite(arrays["loss"][1::2, 0]).all()
         assert np.isnan(arrays["loss"][1::2, 1:]).all()
+
+
+def breaking():
+    """u'' = -sin x on [0, 3], whose residual is not a number once u exceeds 0.5."""
+
+    def residual(u, x):
+        values, u_xx = partials(u, x, "", "xx")
+        return {"pde": u_xx + jnp.sin(x[0]) + 0.0 * jnp.sqrt(0.5 - values)}
+
+    return Problem(
+        name="breaking", domain=box(x=(0, 3)), residual=residual, reference=np.sin,
+        conditions={"ends": problems.periodic("x=3", 0)},
+        points={"residual": 32, "ends": 1},
+    )  # fmt: skip
+
+
+def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp_path):
+    settings = {**SHORT, "steps": 400, "checkpoint_every": 100, "width": 8, "export": "all"}
+    del settings["points"]
+    grid = {"learning_rate": [1e-7, 5e-3]}
+    for resume in (False, True):
+        rows = sweeps.sweep(
+            breaking(), ["adam"], grid, output_dir=tmp_path / "s", resume=resume, **settings
+        )
+        assert [row["status"] for row in rows] == ["finished", "not finite"]
+        assert 0 < rows[1]["selected_step"] < rows[1]["steps"] < 400
+        assert rows[1]["score"] is None and rows[0]["score"] > 0
+        for path in (tmp_path / "s" / "groups").glob("*/results.json"):
+            path.unlink()  # as after a kill between the last checkpoint and the results
+
+
+def test_hyperparameters_of_a_method_are_a_traced_axis(tmp_path):
+    grid = {"cagrad.c": [0.2, 0.9], "seed": [0, 1]}
+    rows = swept(["dcgd", "cagrad"], grid, tmp_path / "s")
+    assert len(list((tmp_path / "s" / "groups").iterdir())) == 2
+    assert [row["cagrad.c"] for row in rows] == [None, None, 0.2, 0.2, 0.9, 0.9]
+    for row in rows[2:]:
+        alone = modsync_jax.solve(
+            "burgers", f"cagrad(c={row['cagrad.c']})", seed=row["seed"], **SHORT
+        ).result
+        expected = alone["errors"]["relative_l2"]["final"]
+        assert row["final"] == pytest.approx(expected, rel=1e-5)  # 20 float32 steps
+    assert rows[2]["final"] != rows[4]["final"]
+
+
+def test_the_better_of_a_group_is_chosen_by_validation_not_by_test(tmp_path):
+    """With a reference that is another function on the test grid than elsewhere."""
+    calls = []
+
+    def reference(points):
+        calls.append(len(points))
+        wrong = 5.0 if len(points) == 128**2 else 0.0
+        return np.sin(points[:, 1:]) + wrong
+
+    problem = dataclasses.replace(problems.get("burgers"), reference=reference)
+    grid = {"seed": range(4)}
+    rows = sweeps.sweep(problem, ["adam"], grid, output_dir=tmp_path / "s", export="best", **SHORT)
+    assert 128**2 in calls
+    by_score = min(rows, key=lambda row: row["score"])
+    assert by_score != min(rows, key=lambda row: row["selected"])
+    (exported,) = (tmp_path / "s" / "runs").iterdir()
+    assert exported.name == by_score["replica"]
 
 
 @pytest.mark.slow
@@ -217,7 +284,7 @@ def test_a_killed_sweep_goes_on_where_it_was_on_other_devices(tmp_path):
 LONG = """
 import jax.numpy as jnp
 from modsync_jax.calculus import partials
-from modsync_jax.problems import Problem, value
+from modsync_jax.problems import Problem
 from modsync_jax.sampling import box
 
 def rod(length=1.0, source=1.0):

@@ -6,15 +6,17 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
 import modsync_jax
-from modsync_jax import problems, training
+from modsync_jax import aggregators, balancing, problems, training
 from modsync_jax.calculus import partials
 from modsync_jax.problems import Problem, data, value
 from modsync_jax.sampling import box
-from modsync_jax.training import ConfigError, NonFinite, RunError
+from modsync_jax.training import ConfigError, NonFinite, RunError, _step
+from modsync_jax.training._solution import field_of
 
 TINY = {"width": 8, "depth": 1, "chunk": 5, "eval_every": 10, "checkpoint_every": 20}
 
@@ -341,3 +343,106 @@ def test_a_network_is_evaluated_in_full_float32_on_every_platform():
         h = h @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
         h = np.tanh(h) if index < 3 else h
     assert np.abs(solution(x) - h).max() < 1e-5 * np.abs(h).max()
+
+
+# --- longer runs, own transformations -------------------------------------------------------------
+
+
+def outcome(result):
+    """What is reproducible of a result."""
+    return {k: v for k, v in result.items() if k not in ("timing", "device", "versions")}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "exponential"])
+def test_a_run_that_is_made_longer_is_an_unbroken_longer_run(schedule, tmp_path):
+    settings = {**TINY, "schedule": schedule, "decay_steps": 10, "progress": False}
+    whole = modsync_jax.solve(poisson(), "lra", steps=60, output_dir=tmp_path / "whole", **settings)
+    run = tmp_path / "run"
+    modsync_jax.solve(poisson(), "lra", steps=20, output_dir=run, **settings)
+    short = (run / "report.html").read_text()
+    longer = modsync_jax.solve(poisson(), "lra", steps=60, output_dir=run, resume=True, **settings)
+    np.testing.assert_array_equal(flat(longer.trained), flat(whole.trained))
+    assert outcome(longer.result) == outcome(whole.result)
+    assert (run / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+    assert (run / "report.html").read_text() != short
+    with pytest.raises(RunError, match="run of steps=60; it can go on to more, not to 40"):
+        modsync_jax.solve(poisson(), "lra", steps=40, output_dir=run, resume=True, **settings)
+
+
+def test_a_polish_can_be_longer_but_no_step_comes_before_it(tmp_path):
+    settings = {**TINY, "steps": 20, "progress": False, "report": False}
+    run = {"output_dir": tmp_path / "run", **settings}
+    modsync_jax.solve(poisson(), "dcgd", polish_steps=10, **run)
+    longer = modsync_jax.solve(poisson(), "dcgd", polish_steps=20, resume=True, **run)
+    whole = modsync_jax.solve(poisson(), "dcgd", polish_steps=20, **settings)
+    np.testing.assert_array_equal(flat(longer.trained), flat(whole.trained))
+    run["steps"] = 40
+    with pytest.raises(RunError, match="in its polish, after 20 steps; more steps can't"):
+        modsync_jax.solve(poisson(), "dcgd", polish_steps=20, resume=True, **run)
+
+
+def test_a_schedule_that_depends_on_the_length_says_what_happens(tmp_path, capsys):
+    run = {**TINY, "output_dir": tmp_path / "run", "schedule": "cosine", "progress": False}
+    modsync_jax.solve(poisson(), "dcgd", steps=10, report=False, **run)
+    assert "cosine" not in capsys.readouterr().err
+    modsync_jax.solve(poisson(), "dcgd", steps=20, report=False, resume=True, **run)
+    assert "now ends at step 20, not 10: the rate rises again" in capsys.readouterr().err
+
+
+def test_transformations_may_be_objects(tmp_path):
+    settings = {**TINY, "steps": 20, "learning_rate": 2e-3, "progress": False, "report": False}
+    named = modsync_jax.solve(poisson(), "norm+cagrad(c=0.3)", optimizer="sgd", **settings)
+    tx = optax.chain(balancing.norm_balance(2), aggregators.cagrad(0.3))
+    own = {"optimizer": optax.sgd(2e-3), "output_dir": tmp_path / "run", **settings}
+    mine = modsync_jax.solve(poisson(), tx, **own)
+    np.testing.assert_array_equal(flat(mine.trained), flat(named.trained))
+    assert mine.result["method"] == "own" and "learning_rate" not in mine.metrics[0]
+    again = modsync_jax.solve(poisson(), tx, resume=True, **own)
+    np.testing.assert_array_equal(flat(again.trained), flat(mine.trained))
+    with pytest.raises(ConfigError, match="optimizer is of type float; it must be a name or an"):
+        modsync_jax.solve(poisson(), optimizer=0.1, **settings)
+
+
+def test_a_hyperparameter_out_of_range_is_one_line():
+    with pytest.raises(ConfigError, match=r"c is -1; it must be between 0 and inf"):
+        modsync_jax.solve(poisson(), "cagrad(c=-1)", steps=10, **TINY)
+
+
+def test_a_network_is_selected_by_its_unweighted_loss_without_a_reference():
+    """With a small weight the total loss is small whatever the network."""
+    settings = {"steps": 40, "progress": False, "loss_weights": {"residual": 1e-9}, **TINY}
+    solution = modsync_jax.solve(poisson(reference=None), "adam", **settings)
+    unweighted = [
+        sum(value for name, value in row.items() if name.startswith("term/"))
+        for row in solution.metrics
+    ]
+    assert solution.result["score"] == pytest.approx(min(unweighted), rel=1e-6)  # float32 sums
+    best = int(np.argmin(unweighted))
+    assert solution.result["selected_step"] == solution.metrics[best]["step"]
+    assert best != int(np.argmin([row["loss"] for row in solution.metrics]))
+
+
+def test_cosines_are_means_over_the_training_batches_since_the_row_before():
+    """By hand, from the gradients of the same batches at the same parameters."""
+    problem = poisson()
+    settings = {"width": 4, "depth": 1, "chunk": 1, "eval_every": 1, "checkpoint_every": 1}
+    config = training.TrainConfig(method="dcgd", steps=6, **settings)
+    network = _step.network_of(problem, config)
+    program = _step.build(problem, network, config)
+    objectives = problem.objectives(
+        lambda p: (field_of(network, ("x",), p["network"]), p["unknowns"])
+    )
+    state, cosines = program.init(0), []
+    for step in range(6):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), 1), step)
+        batch = problem.sample(key)
+        grads = [flat(jax.grad(objectives[n])(state.params, batch)) for n in sorted(objectives)]
+        norms = [np.linalg.norm(g) for g in grads]
+        cosines.append(grads[0] @ grads[1] / norms[0] / norms[1])
+        state = program.advance(state, 1)
+    _, row = program.evaluate(state, {})
+    name = "boundary~residual"
+    assert row["batches"] == 6
+    np.testing.assert_allclose(row[f"cosine/{name}"], np.mean(cosines), atol=1e-5)  # float32
+    np.testing.assert_allclose(row[f"opposed/{name}"], np.mean(np.array(cosines) < 0), atol=1e-6)
+    assert 0 < np.mean(np.array(cosines) < 0) < 1 or np.std(cosines) > 1e-3

@@ -117,3 +117,68 @@ def test_a_solution_evaluates_many_points_in_parts(monkeypatch):
         expected = np.linalg.norm(points, axis=1)
         np.testing.assert_allclose(solution._evaluate(norms, points), expected, rtol=1e-6)
     assert max(sizes) <= 7 and sum(sizes) == 28
+
+
+def test_a_second_moment_at_infinity_stops_a_run():
+    """Its update is zero, so that nothing but the state shows that a weight is frozen."""
+
+    class Steep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            slope = self.param("slope", nn.initializers.constant(1e-20), (1,))
+            return 1e20 * slope * x[:1] + nn.Dense(1)(x)
+
+    problem = problems.get("poisson1d")
+    config = TrainConfig(method="adam", points={"residual": 8})
+    run = _step.build(problem, Steep(), config)
+    before = run.init(0)
+    state = run.advance(before, 3)
+    assert not state.healthy and state.step == 0 and jnp.isfinite(state.losses).all()
+    for a, b in zip(
+        jax.tree.leaves(state.opt_state), jax.tree.leaves(before.opt_state), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_sampler_of_a_problem_is_used_unless_another_is_asked_for():
+    """Burgers' is Latin hypercube sampling: one point in every interval of each axis."""
+    config = TrainConfig(method="adam")
+    for sampler, latin in (("auto", True), ("uniform", False)):
+        config = TrainConfig(method="adam", sampler=sampler, points={"residual": 64})
+        run = _step.build(PROBLEM, _step.network_of(PROBLEM, config), config)
+        points, _ = run.residuals(run.init(0))
+        cells = np.floor((np.asarray(points["residual"]) - [0, -1]) / [1, 2] * 64)
+        assert all(len(set(column)) == 64 for column in cells.T) is latin
+
+
+def test_a_polish_step_that_is_not_finite_blames_the_objective_that_is_not():
+    config = TrainConfig(method="dcgd", polish_steps=2, **SMALL)
+    run = _step.build(problems.get("heat"), networks.MLP(width=6, depth=1), config)
+    state = run.start_polish(run.init(0))
+    broken = jax.tree.map(lambda x: x, state.params)
+    broken["network"]["params"]["Dense_1"]["bias"] = jnp.full(
+        1, 1e20
+    )  # u² overflows, u_t - u_xx not
+    losses = run.polish(state._replace(params=broken), 1).losses
+    assert not np.isfinite(losses[0]) and np.isfinite(losses[1])
+
+
+def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
+    run = program("adam")
+    state = run.init(0)
+    points = jnp.ones((4, 2)) * 0.3
+    sets = {"test": (points, jnp.ones((4, 1))), "validation": (points, 7 * jnp.ones((4, 1)))}
+    scores = []
+    for order in (["test", "validation"], ["validation", "test"]):
+        after, row = run.evaluate(state, {name: sets[name] for name in order})
+        assert after.best_score == row["validation/relative_l2"] != row["test/relative_l2"]
+        scores.append(float(after.best_score))
+    assert scores[0] == scores[1]
+
+
+def test_a_stopped_run_does_not_improve():
+    """Its parameters stay as they were when something was not finite."""
+    run = program("adam")
+    state = run.init(0)._replace(healthy=jnp.array(False), step=jnp.array(7, jnp.int32))
+    after, _ = run.evaluate(state, {})
+    assert after.best_step == 0 and after.best_score == jnp.inf

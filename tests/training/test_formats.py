@@ -1,0 +1,64 @@
+"""Runs that older versions wrote, kept in `fixtures/`: they are read, and go on."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modsync_jax
+from modsync_jax import training
+from modsync_jax.training import RunError, TrainConfig, read_config, read_metrics
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a finished run of format 1: 20 steps of `lra` on `poisson1d`."""
+    return shutil.copytree(FIXTURES / "format-1", tmp_path / "run")
+
+
+def stored(run):
+    settings = {k: v for k, v in vars(TrainConfig.from_stored(read_config(run))).items()}
+    return {**settings, "progress": False, "output_dir": run}
+
+
+def test_an_older_run_is_loaded_and_has_the_error_that_its_result_states(run):
+    solution = modsync_jax.load(run)
+    arrays = training.on_grid(modsync_jax.problems.get("poisson1d"), solution)
+    off = np.linalg.norm(arrays["prediction"] - arrays["reference"])
+    relative = off / np.linalg.norm(arrays["reference"])
+    stated = solution.result["errors"]["relative_l2"]["selected"]
+    assert relative == pytest.approx(stated, rel=1e-4)  # two float32 evaluations of one network
+    assert len(solution.metrics) == 3
+
+
+def test_an_older_run_goes_on_and_its_new_columns_join_the_old_ones(run):
+    before = read_metrics(run)
+    assert "term/left" not in before[0] and "objectives" in read_config(run)
+    solution = modsync_jax.solve(
+        "poisson1d", resume=True, report=True, **{**stored(run), "steps": 40}
+    )
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [0, 10, 20, 30, 40]
+    for old, row in zip(before, rows, strict=False):
+        assert {name: row[name] for name in old} == old
+        assert np.isnan(row["term/left"])
+    assert all(np.isfinite(row["term/left"]) for row in rows[3:])
+    assert solution.result["steps"] == 40 and (run / "report.html").exists()
+    assert read_config(run)["format"] == training.FORMAT
+
+
+def test_an_older_run_of_modsync_is_loaded(tmp_path):
+    run = shutil.copytree(FIXTURES / "format-1-modsync", tmp_path / "run")
+    solution = modsync_jax.load(run)
+    assert np.isfinite(solution(np.zeros((1, 1)))).all()
+    assert solution.trained.thresholds["network"]["params"]["Dense_0"]["kernel"].shape == (2, 1, 4)
+
+
+def test_a_folder_of_a_newer_format_is_refused_in_one_line(run):
+    path = run / "config.json"
+    path.write_text(path.read_text().replace("{", '{"format": 99,', 1))
+    with pytest.raises(RunError, match=r"has format 99, .* reads 2 and older; install the newer"):
+        modsync_jax.load(run)
