@@ -403,6 +403,18 @@ def loss_scaled(gramian, *, losses):
     return losses
 
 
+def test_extra_arguments_reach_the_optimiser_of_the_thresholds():
+    params, grads = two_layers()
+
+    def update_fn(updates, state, params=None, *, losses, **extra_args):
+        return jax.tree.map(lambda u: u + losses.sum(), updates), state
+
+    by_losses = optax.GradientTransformationExtraArgs(lambda params: (), update_fn)
+    tx = modsync(aggregators.sum(), by_losses, sparsity_weight=0.0)
+    update, _ = tx.update(grads, tx.init(params), params, losses=jnp.array([0.25, 0.125]))
+    np.testing.assert_array_equal(update.thresholds["first"], np.full((2, 1, 10), 0.375))
+
+
 def test_extra_arguments_reach_the_aggregator():
     params, grads = two_layers()
     grads = jax.tree.map(lambda g: g + 1.0, grads)

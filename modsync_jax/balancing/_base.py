@@ -40,7 +40,7 @@ def _with_keys(state: BalancingState) -> tuple[tuple, tuple[int, ...]]:
 
 
 jax.tree_util.register_pytree_with_keys(
-    BalancingState, _with_keys, lambda axes, children: BalancingState(*children, axes)
+    BalancingState, _with_keys, lambda axes, children: BalancingState._make((*children, axes))
 )
 
 

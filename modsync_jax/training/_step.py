@@ -180,7 +180,7 @@ def build(
             term: total / len(jax.tree.leaves(batch[term])[0])
             for term, total in zip(sorted(batch), sums, strict=True)
         }
-        groups = problem.groups(config.objectives)
+        groups = problem.objective_terms(config.objectives)
         weights = [config.loss_weights.get(name, 1.0) for name in names]
         return jnp.stack(
             [w * sum(means[t] for t in groups[n]) for w, n in zip(weights, names, strict=True)]
