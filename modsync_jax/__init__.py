@@ -7,10 +7,13 @@ imported when it is first used, and with it Flax, Orbax and Matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modsync_jax import aggregators, balancing, sparsity
+from modsync_jax import aggregators, balancing, optimizers, sparsity
 from modsync_jax._version import __version__
-from modsync_jax.aggregators import value_and_objective_grad
-from modsync_jax.gradients import gramian, value_and_objective_grads
+from modsync_jax.gradients import (
+    gramian,
+    value_and_objective_grad,
+    value_and_objective_grads,
+)
 from modsync_jax.transform import (
     ModSyncParams,
     effective_weights,
@@ -36,6 +39,7 @@ __all__ = [
     "load",
     "mask_objectives",
     "modsync",
+    "optimizers",
     "solve",
     "sparsity",
     "value_and_objective_grad",
