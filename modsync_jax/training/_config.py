@@ -20,7 +20,9 @@ _AUTO = ("auto", "yes", "no")
 # The most accurate in most rows of the table in docs/problems.md.
 DEFAULT_METHOD = "lra"
 FORMAT = 2  # of a run's folder
-_RENAMED = {"chunk_points": "block_points"}  # settings by their names before
+# Settings, and their values, by the names that they had before.
+_RENAMED = {"chunk_points": "block_points"}
+_RENAMED_VALUES = {("objectives", "paper"): "grouped"}
 
 # The sections of `--help`, by the first setting of each.
 SECTIONS = {
@@ -50,8 +52,9 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(stored)
     if written < 2:
         new |= {"coefficients": stored.get("coefficients", {})}
-        if stored.get("objectives") == "paper":
-            new["objectives"] = "grouped"
+        for (name, before), now in _RENAMED_VALUES.items():
+            if new.get(name) == before:
+                new[name] = now
         for before, now in _RENAMED.items():
             if before in new:
                 new[now] = new.pop(before)
@@ -166,6 +169,9 @@ class TrainConfig:
             raise ConfigError(str(error)) from None
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
+            if (field.name, value) in _RENAMED_VALUES:
+                now = _RENAMED_VALUES[field.name, value]
+                raise ConfigError(f"{field.name}={value} is called {field.name}={now} now")
             if choices and value not in choices:
                 raise ConfigError(str(unknown(field.name, value, choices)))
             if field.type is float and not (

@@ -47,7 +47,7 @@ def solve(
       problem: a `Problem`, the name of one, or `file.py:name`.
       method: how gradients become one direction: a name such as `"lra(alpha=0.5)+dcgd"`, see
         `modsync_jax.methods`; or an optax transformation from stacked gradients to a direction,
-        such as `optax.chain(balancing.lra(2), aggregators.dcgd())`.
+        such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`.
       optimizer: what follows, one of `TrainConfig.optimizer` by name, or any optax optimiser.
       network: one of `modsync_jax.networks` by name, with the settings `width`, `depth`, ...; or
         a Flax module of your own, from points `[..., d]` to values `[..., m]`.
