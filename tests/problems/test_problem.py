@@ -278,9 +278,7 @@ MISTAKES = {
     python_if: r"'if x\[0\] > 0:': a Python if.*use jnp.where",
     python_float: r"float\(x\[0\]\).*can't depend on a traced value; use jax.numpy",
     unknown_name: r"NameError: name 'viscosity' is not defined",
-    lambda u, x: {
-        "pde": u(x)
-    }: r"unexpected keyword argument 'nu'; it is called with \(u, x, nu=nu\)",
+    lambda u, x: {"pde": u(x)}: r"unexpected keyword argument 'nu'; it is called with",
     lambda u, nu: {"pde": u(nu)}: r"argument.*it is called with \(u, x, nu=nu\)",
 }
 

@@ -502,5 +502,5 @@ def test_a_network_too_large_for_the_memory_is_refused_before_it_starts(tmp_path
 def test_renamed_settings_name_their_new_name():
     with pytest.raises(ConfigError, match="the setting chunk_points is called block_points now"):
         modsync_jax.solve(poisson(), "adam", chunk_points=3)
-    with pytest.raises(ConfigError, match="unknown objectives 'paper'"):
+    with pytest.raises(ConfigError, match="objectives=paper is called objectives=grouped now"):
         modsync_jax.solve(poisson(), "adam", objectives="paper")
