@@ -169,7 +169,7 @@ class TrainConfig:
             raise ConfigError(str(error)) from None
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
-            if (field.name, value) in _RENAMED_VALUES:
+            if choices and (field.name, value) in _RENAMED_VALUES:
                 now = _RENAMED_VALUES[field.name, value]
                 raise ConfigError(f"{field.name}={value} is called {field.name}={now} now")
             if choices and value not in choices:
