@@ -11,11 +11,12 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import optax
 
 from modsync_jax import aggregators, balancing, optimizers
+from modsync_jax._moved import missing
 from modsync_jax._names import unknown
 from modsync_jax.transform import modsync
 
@@ -299,3 +300,13 @@ def _literal(node: ast.expr) -> Any:
 def _written(name: str, hyperparameters: Mapping[str, Any]) -> str:
     inside = ",".join(f"{key}={value}" for key, value in hyperparameters.items())
     return f"{name}({inside})" if inside else name
+
+
+_MOVED = {
+    "is_masked": "modsync_jax.methods.parse(name).masked",
+    "alternates": "modsync_jax.methods.parse(name).alternates",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)

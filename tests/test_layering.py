@@ -8,6 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "modsync_jax"
 CORE = {
+    "_moved",
     "_ranges",
     "gradients",
     "aggregators",
@@ -29,7 +30,7 @@ ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "calculus": {"_names", "jets"},
     "networks": {"_names", "jets"},
     "sampling": {"_names"},
-    "problems": {"_names", "_ranges", "blocks", "calculus", "sampling"},
+    "problems": {"_moved", "_names", "_ranges", "blocks", "calculus", "sampling"},
     "methods": CORE | {"_names"},
     "citations": {"_names", "methods", "problems"},
     "reporting": set(),

@@ -1,7 +1,8 @@
 """Aggregators: stacked gradients in, one update direction out, as optax transformations."""
 
-from typing import Any
+from typing import NoReturn
 
+from modsync_jax._moved import missing
 from modsync_jax.aggregators._aligned_mtl import aligned_mtl, aligned_mtl_weights
 from modsync_jax.aggregators._base import AggregatorState, from_weights
 from modsync_jax.aggregators._cagrad import cagrad, cagrad_weights
@@ -56,7 +57,5 @@ _MOVED = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        raise AttributeError(f"{__name__}.{name} is gone; use {_MOVED[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)

@@ -5,8 +5,9 @@ Every method takes the objectives as their number or by name; the mapping of obj
 gradients come from is a collection of names too, so that nobody has to count or to sort.
 """
 
-from typing import Any
+from typing import NoReturn
 
+from modsync_jax._moved import missing
 from modsync_jax.balancing._base import BalancingState, from_rule
 from modsync_jax.balancing._fixed import fixed
 from modsync_jax.balancing._gradnorm import gradnorm
@@ -46,7 +47,5 @@ _MOVED = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MOVED:
-        raise AttributeError(f"{__name__}.{name} is gone; use {_MOVED[name]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)
