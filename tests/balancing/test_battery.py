@@ -264,6 +264,7 @@ def trajectory(name: str, count: int, dtype: type):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [2, 3])
 @each_name
+@pytest.mark.long
 def test_weights_are_those_of_the_published_rule(x64, name, count, dtype):
     seen = jax.tree.map(lambda x: np.asarray(x, np.float64), trajectory(name, count, dtype))
     rule = ROWS[name].rule(count)
@@ -290,6 +291,7 @@ def everything(count, dtype=jnp.float32):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @each_name
+@pytest.mark.long
 def test_dtypes_of_gradients_and_state_stay(x64, name, dtype):
     params, objectives, _, _ = setting(2, dtype)
     tx = ROWS[name].make(2)
@@ -303,6 +305,7 @@ def test_dtypes_of_gradients_and_state_stay(x64, name, dtype):
 
 
 @each_name
+@pytest.mark.long
 def test_a_map_over_seeds_equals_single_runs(name):
     tx = ROWS[name].make(2)
     stacked = [setting(2, np.float32, seed)[0] for seed in range(3)]
@@ -352,6 +355,7 @@ def assert_same(got, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_loss_balancing_chains_before_every_aggregator(aggregator):
     params, objectives, _, _ = setting(2, np.float32)
@@ -363,6 +367,7 @@ def test_loss_balancing_chains_before_every_aggregator(aggregator):
 
 
 @each_name
+@pytest.mark.long
 def test_every_method_chains_and_works_under_modsync(name):
     params, objectives, _, _ = setting(2, np.float32)
     losses, grads = value_and_objective_grads(objectives)(params)
