@@ -69,7 +69,6 @@ def manufactured(
 
 
 def _float64() -> AbstractContextManager:
-    """Switches 64-bit types on for this thread alone; the switch's place depends on JAX's
-    version."""
+    """Switches 64-bit types on for this thread alone; JAX has moved the switch."""
     owner = jax if hasattr(jax, "enable_x64") else jax.experimental
     return owner.enable_x64(True)
