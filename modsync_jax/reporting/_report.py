@@ -186,8 +186,8 @@ def _about_layers(run: Run) -> str:
     )
     return (
         f"Above: {sizes[0].lower()}{sizes[1:]}, kept weights in blue, pruned ones in orange. "
-        "Below: the places where the masks keep weights; dark means all. A pale column is a unit with "
-        f"hardly any input; a pale row is an input that is hardly used.{polished}"
+        "Below: the places where the masks keep weights; dark means all. A pale column is a unit "
+        f"with hardly any input; a pale row is an input that is hardly used.{polished}"
     )
 
 

@@ -112,7 +112,7 @@ class TrainConfig:
     objectives: str = _field(
         "grouped",
         "'grouped': residual, boundary (all conditions on faces) and each set of data; 'each':"
-        " every condition apart",
+        " every condition separately",
         GROUPINGS,
     )
     loss_weights: Mapping[str, float] = _field(
@@ -120,7 +120,7 @@ class TrainConfig:
     )
     points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
     block_points: int = _field(
-        0, "points differentiated at once: memory against time (0: what is fastest)"
+        0, "points differentiated at once: fewer need less memory (0: the fastest number)"
     )
     sampler: str = _field(
         "auto", "how points are drawn ('auto': as the problem says)", ("auto", *sampling.SAMPLERS)
@@ -148,7 +148,9 @@ class TrainConfig:
     shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
     structural_gradient: bool = _field(True, "let gradients reach weights through the masks")
     min_keep: float = _field(
-        0.0, "a layer that keeps no more than this share stops pruning", traceable=True
+        0.0,
+        "at or below this share of kept weights, thresholds of a layer may only fall",
+        traceable=True,
     )
 
     dtype: str = _field("float32", "floating-point type", ("float32", "float64"))
