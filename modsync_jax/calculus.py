@@ -173,9 +173,7 @@ def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
             if letter not in axes:
                 raise unknown("coordinate", letter, axes)
         order = tuple(sorted(map(axes.index, name)))
-        operator[order] = (
-            operator.get(order, 0.0) + coefficient
-        )  # "tx" and "xt" are the same derivative
+        operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are equal
     return operator
 
 

@@ -81,9 +81,8 @@ def low_discrepancy(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.fl
     steps = jnp.asarray(_recurrence_steps(dims), jnp.uint32)
     shift = jax.random.bits(key, (dims,), jnp.uint32)
     fixed = shift + jnp.arange(count, dtype=jnp.uint32)[:, None] * steps
-    bits = min(
-        32, jnp.finfo(dtype).nmant + 1
-    )  # bits that the dtype holds exactly, so that 1 is never reached
+    # The dtype holds so many bits exactly, and 1 is never reached.
+    bits = min(32, jnp.finfo(dtype).nmant + 1)
     return (fixed >> (32 - bits)).astype(dtype) * 2.0**-bits
 
 

@@ -359,9 +359,7 @@ class Problem:
             raise ValueError(f"{self.name}, observe: {explained(error, self._gets)}") from None
         if self.reference is None:
             return
-        points = np.tile(
-            self.domain.mean, (q + 1, 1)
-        )  # N differs from q, so that no shape matches by accident
+        points = np.tile(self.domain.mean, (q + 1, 1))  # N is not q: no match by accident
         try:
             shape = np.shape(self.reference(points))
         except jax.errors.TracerArrayConversionError:
