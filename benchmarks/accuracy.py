@@ -1,6 +1,6 @@
 """Question: how accurate is each method at equal steps, and do the published figures hold?
 
-Studies, every run a folder, one process and one core per run, results in one JSON file each:
+Each study has a folder and a process on one core for each run, and one JSON file of results:
 
 - `wide`: Burgers, 5×128, 12,000 steps, five seeds: Adam, DCGD, DCGD proj, ModSync+DCGD with the
   paper's settings and with `min_keep=0.5`.
@@ -9,16 +9,15 @@ Studies, every run a folder, one process and one core per run, results in one JS
 - `pathologies`: M1 to M4 of Wang, Teng & Perdikaris 2021 (Adam, LRA, modified MLP, both) in their
   settings (4×50, 40,000 steps) on Helmholtz 2D and Klein-Gordon 2D, and M4 on the lid-driven
   cavity in stream-function and in velocity form, three seeds.
-- `causes`: what M4 misses there, with one setting changed in each row.
-- `battery`: every problem as it comes, 4×50, 10,000 steps, one seed: Adam, LRA and DCGD.
+- `causes`: the cases where M4 misses the published error, with one setting changed in each row.
+- `battery`: every problem with its defaults, 4×50, 10,000 steps, one seed: Adam, LRA and DCGD.
 
 All draw their points uniformly.
 
 Usage: python -m benchmarks.accuracy --study=wide|published|pathologies|causes|battery
            [--problems=a,b] [--seeds=0,1,2] [--workers=2] [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
-benchmarks/results/accuracy_<study>.json, where runs of seeds and problems that were not asked
-for stay.
+benchmarks/results/accuracy_<study>.json; runs of other seeds and problems stay there.
 """
 
 import argparse
@@ -80,7 +79,7 @@ def pathologies() -> Study:
 
 
 def causes() -> Study:
-    """What the misses of `pathologies` may come from: one setting changed in each row."""
+    """Possible causes of the misses in `pathologies`: one setting changed in each row."""
     m4 = {(problem, label): settings for problem, label, settings in pathologies()}
     changes: dict[str, Settings] = {
         "klein_gordon2d": {
@@ -102,7 +101,7 @@ def causes() -> Study:
 
 
 def battery() -> Study:
-    """Every problem as it comes, in one small setting, so that a reader knows what to expect."""
+    """Every problem with its defaults and one small network, as a guide for the reader."""
     size = {"width": 50, "depth": 4, "steps": 10_000, **EXPONENTIAL}
     methods = ("adam", "lra", "dcgd")
     return [(p, name, {"method": name, **size}) for p in problems.names() for name in methods]
@@ -118,7 +117,7 @@ STUDIES = {
 
 
 def train(folder: Path, problem: str, seed: int, settings: dict, cores: queue.Queue) -> dict:
-    """Trains one run on a free core, or goes on with it, and returns its result."""
+    """Trains or continues one run on a free core and returns its result."""
     core = cores.get()
     try:
         os.sched_setaffinity(0, {core})  # before JAX counts the cores

@@ -1,7 +1,7 @@
-"""A model of what a training step of one network costs: operations, memory and traffic.
+"""A model of the cost of one network's training step: operations, memory and traffic.
 
 Burgers' equation (two inputs, one output, two losses), tanh networks, float32. Everything is
-arithmetic on shapes; `benchmarks.scaling` compares it with what is compiled and measured.
+arithmetic on shapes; `benchmarks.scaling` compares it with compiled programs and measured times.
 
 Three arrays run through the layers for every residual point: the value, u_x and u_t - ν u_xx.
 """
@@ -14,30 +14,31 @@ from benchmarks import step_time
 INPUTS, OBJECTIVES, CARRIED = 2, 2, 3
 POINTS = step_time.RESIDUAL + step_time.INITIAL + 2 * step_time.SIDE
 FLOAT = 4  # bytes
-METRICS_ROWS = 41  # of 20,000 steps, one every 500
+METRICS_ROWS = 41  # rows of 20,000 steps, one every 500
 
-# Elementwise operations per unit and point, forward and backward: what XLA counts at 3×50 on a CPU
-# beyond the products. The only figure of this page that is fitted.
+# Elementwise operations per unit and point, forward and backward: XLA's count at 3×50 on a CPU
+# without the products. It is the only fitted figure of this page.
 ELEMENTWISE = 56
-# What the backward pass needs of a layer, per unit and residual point: the activation, and what is
-# carried before and after it. LIVE: the cotangents and the activation that one layer works on.
+# Arrays of a layer that the backward pass needs, per unit and residual point: the activation, and
+# the carried arrays before and after it. LIVE: the cotangents and the activation of the current
+# layer.
 SAVED, LIVE = 1 + 2 * (CARRIED - 1), CARRIED + 1
 # Arrays of a layer that go through memory when nothing stays on the chip, per unit and point.
-# Products: three read and three written on the way forward, the same for the cotangents, and six
-# read for the gradient of the kernel. Activations: three read and three written, and on the way
-# back three cotangents and what is saved read, three written.
+# Products: three read and three written forward, the same for the cotangents, and six read for the
+# gradient of the kernel. Activations: three read and three written forward; backward, three
+# cotangents and the saved arrays read, and three written.
 MOVED = 6 * CARRIED + 2 * CARRIED + 2 * CARRIED + SAVED
 # The same per weight: kernels in each product, the gradients of both losses, the update, Adam.
 MOVED_PER_WEIGHT = 20
 
 
 class Machine(NamedTuple):
-    """What its vendor publishes of a device.
+    """The published figures of a device.
 
     Attributes:
-      peak: FLOP/s of products in full float32 precision.
-      bandwidth: of its memory, bytes/s.
-      memory: bytes.
+      peak: rate of products in full float32 precision, FLOP/s.
+      bandwidth: bandwidth of its memory, bytes/s.
+      memory: size of its memory, bytes.
       tile: both sides of a product are rounded up to a multiple of this.
       lane: the last axis of an array in memory is rounded up to a multiple of this.
     """
@@ -59,13 +60,13 @@ MACHINES = {
 
 
 def weights(depth: int, width: int, lane: int = 1) -> int:
-    """Weights and biases, as they lie in memory."""
+    """The number of weights and biases, with the padding in memory."""
     units = _up(width, lane)
     return (INPUTS + 1) * units + (depth - 1) * (width + 1) * units + units + 1
 
 
 def thresholds(depth: int, width: int, lane: int = 1) -> int:
-    """Thresholds of ModSync: one for each loss and unit."""
+    """The number of ModSync's thresholds: one for each loss and unit."""
     return OBJECTIVES * (depth * _up(width, lane) + 1)
 
 
@@ -78,7 +79,7 @@ def flops(depth: int, width: int, tile: int = 1) -> float:
 
 
 def state(depth: int, width: int, *, masked: bool = True, lane: int = 1) -> int:
-    """Bytes that a network keeps between steps: four copies of what is trained, and metrics.
+    """Bytes that a network keeps between steps: four copies of its trained arrays, and metrics.
 
     The copies are the parameters, the best ones, and Adam's two moments.
     """
@@ -88,7 +89,7 @@ def state(depth: int, width: int, *, masked: bool = True, lane: int = 1) -> int:
 
 
 def work(depth: int, width: int, points: int = step_time.RESIDUAL) -> int:
-    """Bytes that a step needs meanwhile: activations of a chunk of points, and gradients."""
+    """Bytes that a step needs while it runs: activations of a chunk of points, and gradients."""
     gradients = (OBJECTIVES + 1) * weights(depth, width)
     return FLOAT * ((SAVED * depth + LIVE) * width * points + gradients)
 
@@ -99,7 +100,7 @@ def traffic(depth: int, width: int) -> int:
 
 
 def seconds(machine: Machine, depth: int, width: int) -> tuple[float, float]:
-    """Seconds of a step of one network of a full device: by operations, and by traffic."""
+    """Seconds of one network's step on a full device: by operations, and by traffic."""
     return (
         flops(depth, width, machine.tile) / machine.peak,
         traffic(depth, width) / machine.bandwidth,
@@ -107,7 +108,7 @@ def seconds(machine: Machine, depth: int, width: int) -> tuple[float, float]:
 
 
 def room(machine: Machine, depth: int, width: int) -> int:
-    """How many networks train on a device at once, in nine tenths of its memory."""
+    """The number of networks that train on a device at once, in nine tenths of its memory."""
     each = state(depth, width, lane=machine.lane) + work(depth, width)
     return int(0.9 * machine.memory / each)
 

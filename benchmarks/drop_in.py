@@ -2,14 +2,14 @@
 
 The class has the form that most JAX PINNs have: `u_net` and `r_net` at a point, and one function
 `losses(params, batch)` that returns a dictionary. Its own step takes the gradient of the summed
-losses and Adam. The other steps are the same with DCGD, five lines changed as in docs/drop_in.md,
-once for each way to compute stacked gradients.
+losses and Adam. The other steps use DCGD, with five lines changed as in docs/drop_in.md, once for
+each way to compute stacked gradients.
 
 Burgers' equation, 1280 residual and 128 initial points, a tanh network of 5×128 (or `--size`),
-float32. With K objectives the initial condition is one, and the residual points are split evenly
-into K - 1: objectives have points of their own. In the other case, `shared`, the network has K
-outputs, and the K losses are their residuals at the same points: they share a forward pass. Steps
-are timed in interleaved pairs, and ratios are taken within a round.
+float32. With K objectives, the initial condition is one, and the residual points are split evenly
+into K - 1 others, so objectives have points of their own. In the other case, `shared`, the network
+has K outputs, and the K losses are their residuals at the same points, so they share a forward
+pass. Steps are timed in interleaved rounds, and ratios are taken within a round.
 
 Usage: python -m benchmarks.drop_in [--size=5x128] [--counts=2,4,8] [--rounds=31] [--beside=NOTE]
 The table is printed and written to benchmarks/results/drop_in_<platform>.json. `--beside` says
@@ -44,11 +44,11 @@ Batch = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Burgers:
-    """A PINN as a user would write it, knowing nothing of this package.
+    """A PINN as a user would write it without this package.
 
     Attributes:
       sizes: units of the layers, inputs and outputs included.
-      parts: how many losses the residual points are split into.
+      parts: the number of losses that share the residual points.
     """
 
     sizes: tuple[int, ...]
@@ -91,7 +91,7 @@ class Burgers:
 
 
 class BurgersSystem(Burgers):
-    """The same with a loss for each output of the network, all at the same points."""
+    """The same PINN with one loss for each output of the network, all at the same points."""
 
     def losses(self, params: Params, batch: Batch) -> dict[str, Array]:
         """The residual of each output."""
@@ -101,7 +101,7 @@ class BurgersSystem(Burgers):
 
 
 def draw(key: Array, parts: int) -> Batch:
-    """Points of a step; their number is the largest multiple of `parts` up to 1280."""
+    """The points of a step; their number is the largest multiple of `parts` up to 1280."""
     t, x = jax.random.uniform(key, (2, RESIDUAL - RESIDUAL % parts))
     initial = jax.random.uniform(jax.random.fold_in(key, 1), (INITIAL,), minval=-1.0)
     return {"residual": jnp.stack([t, 2 * x - 1], 1), "initial": initial}
@@ -112,7 +112,7 @@ def training(
     tx: optax.GradientTransformation,
     grads_of: Callable[[Params, Batch], tuple[Any, Any]],
 ) -> Run:
-    """A loop around a step: `grads_of` returns losses and what `tx` takes."""
+    """A loop around a step: `grads_of` returns losses and the gradients for `tx`."""
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         params, state, key = carry

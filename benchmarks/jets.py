@@ -1,8 +1,8 @@
-"""Question: what does a step gain when derivatives are carried through the layers together?
+"""Question: how much faster is a step when derivatives pass through the layers together?
 
-Every problem of the package, tanh networks of 4×50 and 5×128, DCGD, float32, points and settings by
-default: jets against nested forward mode, `jax.jvp`, of the same network. Every round runs both, in
-random order; the median of the rounds' ratios is given with its 95% interval.
+Every problem of the package with its default points and settings, tanh networks of 4×50 and 5×128,
+DCGD, float32: jets against nested forward mode, `jax.jvp`, of the same network. Every round runs
+both, in random order. The result is the median of the rounds' ratios with its 95% interval.
 
 Usage: python -m benchmarks.jets [--problems=burgers,...] [--sizes=4x50,5x128] [--rounds=31]
 The table is printed and written to benchmarks/results/jets_<platform>.json.
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def nested(problem: Problem) -> Problem:
-    """The same problem, whose residual sees a field that takes no jets."""
+    """The same problem with a field that takes no jets."""
 
     def residual(u: Field, x: Array, **unknowns: Array) -> Mapping[str, Array]:
         return problem.residual(dataclasses.replace(u, takes_jets=False), x, **unknowns)
@@ -39,7 +39,7 @@ def nested(problem: Problem) -> Problem:
 
 
 def measure(name: str, depth: int, width: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step both ways, and the ratio."""
+    """Milliseconds of a step in both ways, and their ratio."""
     problem = problems.get(name)
     config = TrainConfig(method="dcgd", depth=depth, width=width)
     runs = {"jets": ours(problem, config)[0], "nested": ours(nested(problem), config)[0]}

@@ -2,11 +2,11 @@
 
 Burgers' equation, tanh networks, float32, Adam and ModSync+DCGD: 5×128 with ten thousand to a
 million residual points, in blocks of several sizes and all at once, and 5×512 with 1280. Every case
-is a process of its own: the memory is its peak resident size, with Python, JAX and the compiler.
-Its time is that of one or more steps after as many others.
+runs in its own process. The memory is the peak resident size, including Python, JAX and the
+compiler. The time is that of one or more steps after equally many warm-up steps.
 
-Cases of which the compiler says that they need more than `--limit` GB for temporary arrays are
-compiled but not run; they have no time, and as memory what the compiler says.
+If the compiler reports more than `--limit` GB of temporary arrays, a case is compiled but not run.
+It then has no time, and the compiler's figure is its memory.
 
 Usage: python -m benchmarks.memory [--points=10000,100000,1000000] [--limit=6]
 The table is printed and written to benchmarks/results/memory_<platform>.json.
@@ -31,11 +31,11 @@ from modsync_jax.training import TrainConfig, _step
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("adam", "modsync+dcgd")
 CHUNKS = (512, 2048, 16384)  # and all points at once
-POINT_STEPS = 100_000  # a case is timed over so many points, at least over a step
+POINT_STEPS = 100_000  # points over which a case is timed, at least one step
 
 
 def cases(points: list[int]) -> list[dict[str, Any]]:
-    """All cases; the block size of those that are not split is the number of points."""
+    """All cases; without blocks, the block size is the number of points."""
     wide = [(5, 512, 1280, 1280)]
     large = [(5, 128, n, size) for n in points for size in sorted({*CHUNKS, n}) if size <= n]
     names = ("depth", "width", "points", "block_points", "method")
@@ -63,7 +63,7 @@ def measure(case: dict[str, Any], limit: float) -> dict[str, Any]:
         start = time.perf_counter()
         jax.block_until_ready(compiled(state))
         seconds = (time.perf_counter() - start) / steps
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # given in KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # in KiB
     return case | {"gigabytes": peak, "milliseconds": 1e3 * seconds}
 
 

@@ -1,10 +1,10 @@
-"""Question: what does a step cost when the same points are split among more objectives?
+"""Question: how does a step's cost grow when the same points are split among more objectives?
 
 Burgers' equation at 5×128 (or `--size`), 1260 residual and 126 initial points a step, float32. With
-K objectives the initial condition is one and the residual points are split evenly into K - 1, which
-is the dearest way to have more of them: every product of the network gets smaller by K - 1. Times
-are divided by those of the same method at K = 2, in rounds that run every case once; Adam on the
-summed loss of the same objectives runs beside them.
+K objectives, the initial condition is one, and the residual points are split evenly into K - 1
+others. This is the most expensive way to add objectives, because every product of the network gets
+smaller by K - 1. Times are divided by those of the same method at K = 2, in rounds that run every
+case once. Adam on the summed loss of the same objectives runs for comparison.
 
 Usage: python -m benchmarks.objectives [--size=5x128] [--counts=2,4,8] [--rounds=31]
 The table is printed and written to benchmarks/results/objectives_<platform>.json.
@@ -64,7 +64,7 @@ def objectives(network: MLP, count: int) -> dict[str, Callable[[PyTree, dict], j
 
 
 def training(method: str, depth: int, width: int, count: int) -> Run:
-    """A loop of a user's own around our transforms: points drawn in the scan."""
+    """A user's own loop around our transforms, which draws points in the scan."""
     network = MLP(depth=depth, width=width)
     params: PyTree = network.init(jax.random.key(0), jnp.zeros(2))
     given: Any = objectives(network, count)

@@ -1,18 +1,18 @@
-"""Question: what do many networks in one program gain over training them one after another?
+"""Question: how much faster are many networks in one program than one after another?
 
-Burgers' equation, ModSync+DCGD, 3×50, float32, points and settings by default.
+Burgers' equation, ModSync+DCGD, 3×50, float32, default points and settings.
 
-- `steady`: time of a step of one network, without start-up and compilation: in a process as
-  `experiments.train` sets it up, and in one as `experiments.sweep` does, that maps over its
-  networks (`map`) or computes those of a device at once (`vmap`). The processes take turns; a ratio
-  is taken within a round, and the median is given with its 95% interval.
-- `programs`: 500-step runs from the command line, everything counted: one sweep against as many
-  calls of `experiments.train`, each with what it writes by default and with a cache of compiled
-  programs that is empty before the first.
+- `steady`: time of one network's step without start-up and compilation. One process is set up as
+  in `experiments.train`. The others are set up as in `experiments.sweep` and compute the networks
+  of a device one after the other (`map`) or at once (`vmap`). The processes take turns; a ratio is
+  taken within a round, and the result is the median with its 95% interval.
+- `programs`: total time of 500-step runs from the command line: one sweep against as many calls of
+  `experiments.train`. Each writes its default files, and the cache of compiled programs is empty
+  before the first.
 
 Usage: python -m benchmarks.replicas [--part=steady|programs|all] [--replicas=64] [--rounds=31]
-The table is printed and written to benchmarks/results/replicas_<platform>.json, where a part that
-was not asked for stays.
+The table is printed and written to benchmarks/results/replicas_<platform>.json; a part that did
+not run keeps its rows there.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from modsync_jax.training import TrainConfig, _schedule, _step
 RESULTS = Path(__file__).parent / "results"
 SETTINGS: dict[str, Any] = {"method": scaling.METHOD, "depth": 3, "width": 50}
 ALONE = "alone"
-STEPS = {ALONE: 200, "map": 10, "vmap": 10}  # of a turn, a few tenths of a second
+STEPS = {ALONE: 200, "map": 10, "vmap": 10}  # steps of a turn, a few tenths of a second
 
 
 def serve(mode: str, count: int) -> None:
-    """Takes steps whenever a line is read; prints the seconds of a step of one network."""
+    """Takes steps for each line that it reads, and prints the seconds of one network's step."""
     _program.define_device()
     _program.define_replicas()
     flags.FLAGS([""])
@@ -72,7 +72,7 @@ def serve(mode: str, count: int) -> None:
 
 
 def steady(count: int, rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds a step of one network, and how many times faster than alone."""
+    """Milliseconds of one network's step, and the speed relative to a single network."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     servers: dict[str, Any] = {}
     for mode in STEPS:

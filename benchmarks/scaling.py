@@ -1,6 +1,6 @@
-"""Question: what does a sweep of 10,000 networks cost on machines that are not at hand?
+"""Question: what does a sweep of 10,000 networks cost on machines that we do not have?
 
-The answer is a model, `benchmarks.cost_model`, and as good as its checks. One part runs at a time:
+The answer comes from a model, `benchmarks.cost_model`, and these parts check it, one at a time:
 
   cpu      the model against XLA's counts, and steps of sweeps against this CPU's product rate
   tpu      the model against compilation ahead of time for a pod of 256 TPU v5e (needs libtpu)
@@ -55,7 +55,7 @@ PODS = [
 ]
 REPLICAS, STEPS = 10_000, 20_000
 PLANNED = (("v5e-256 pod", "TPU v5e", 256), ("8 H100", "H100", 8), ("1 H100", "H100", 1))
-SHARE = 0.5  # of what the vendor publishes, assumed of accelerators
+SHARE = 0.5  # assumed share of an accelerator's published rates
 ROUNDS = 15
 GEMM_FLOPS = 2 * 5120 * 512**2
 
@@ -63,10 +63,10 @@ Row = dict[str, Any]
 
 
 def tpu_mesh(point_devices: int = 1) -> Mesh:
-    """A pod that is only described: programs are compiled for it on this machine."""
+    """The description of a pod, for which this machine compiles programs."""
     from jax.experimental import topologies
 
-    # What libtpu would ask of a cloud's metadata server, which machines elsewhere do not reach.
+    # libtpu would ask a cloud's metadata server for these, which other machines can't reach.
     for name, value in ASKED.items():
         os.environ.setdefault(name, value)
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
@@ -82,7 +82,7 @@ def trainer(
     method: str = METHOD,
     **settings: Any,
 ) -> _group.Trainer:
-    """What a sweep over seeds trains, not compiled yet."""
+    """The trainer of a sweep over seeds, not compiled yet."""
     shared = {"depth": depth, "width": width, "steps": STEPS, **settings}
     found = _grid.replicas([method], {"seed": range(replicas)}, shared)
     (group,) = _grid.groups(found)
@@ -91,7 +91,7 @@ def trainer(
 
 
 def step(made: _group.Trainer) -> tuple[Any, float]:
-    """The compiled steps of a sweep, and the seconds that took."""
+    """The compiled steps of a sweep, and the seconds of the compilation."""
     like, chunk = made.like(), next(_schedule.chunks(made.group.config))
     start = time.perf_counter()
     with jax.default_matmul_precision("highest"):
@@ -100,10 +100,10 @@ def step(made: _group.Trainer) -> tuple[Any, float]:
 
 
 def counted(made: _group.Trainer, compiled: Any, networks: int) -> Row:
-    """What XLA says of a compiled step, for each of the networks of a device, over the model.
+    """XLA's figures for a compiled step, per network of a device, and their ratio to the model.
 
-    XLA counts the operations of a loop's body once: of all networks of a device where they are
-    mapped over together, of one where they run in turn.
+    XLA counts the operations of a loop's body once. With `vmap` the body has all networks of a
+    device, with `map` only one.
     """
     config, together = made.group.config, networks if made.strategy == "vmap" else 1
     depth, width = config.depth, config.width
@@ -147,7 +147,7 @@ def cpu() -> Row:
             state = jax.block_until_ready(made.run(state, chunk))
             times.append((time.perf_counter() - start) / (steps * cores))
             shares.append(step_time.flops(depth, width) / times[-1] / rate)
-        row["milliseconds"] = 1e3 * min(times)  # what else runs here makes it only longer
+        row["milliseconds"] = 1e3 * min(times)  # other load on the machine can only make it longer
         row["share_of_gemm"], *row["share_of_gemm_95"] = step_time.interval(shares)
         rows.append(row)
     return {"devices": cores, "rows": rows}
@@ -175,7 +175,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def tpu() -> Row:
-    """The model against what a compiler for TPU says; nothing runs."""
+    """The model against the figures of a compiler for TPU; nothing runs."""
     rows = []
     for depth, width, replicas, shared in PODS:
         mesh = tpu_mesh(shared)
@@ -198,21 +198,21 @@ def compilation() -> Row:
 
 
 def host() -> Row:
-    """What the host does beside the steps: checkpoints and results."""
+    """The host's work beside the steps: checkpoints and results."""
     mesh = _replicas.make_mesh()
     return {"rows": [files(mesh, 3, 50, 1024), files(mesh, 5, 128, 256)]}
 
 
 def files(mesh: Mesh, depth: int, width: int, replicas: int) -> Row:
-    """Bytes of a checkpoint, and seconds of all that is done with the state, for each network."""
+    """Bytes of a checkpoint, and seconds of each operation on the state, per network."""
     made = trainer(depth, width, replicas, mesh, "map", chunk=1)
     state = made.run(made.start(), next(_schedule.chunks(made.group.config)))
-    # As after the last step: every row of the metrics is there, here the first again.
+    # As after the last step, every row of the metrics is filled, here with the first one.
     full = {name: jnp.repeat(c[:, :1], c.shape[1], 1) for name, c in state.metrics.items()}
     state = jax.block_until_ready(state._replace(metrics=full))
     with tempfile.TemporaryDirectory() as path:
         folder = _folder.RunFolder(Path(path) / "group", {}, resume=False)
-        folder.save(0, state)  # the first one sets up
+        folder.save(0, state)  # the first save also sets up the folder
         seconds = {
             "save": seconds_of(lambda: folder.save(1, state)),
             "check": seconds_of(folder.latest),
@@ -239,7 +239,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def plan() -> Row:
-    """Hours of a sweep: of accelerators by the model, of this CPU by its measured times."""
+    """Hours of a sweep: on accelerators by the model, on this CPU by its measured times."""
     measured = json.loads((RESULTS / "scaling_cpu.json").read_text())
     rows = []
     for depth, width in ((3, 50), (5, 128)):
@@ -257,7 +257,7 @@ def plan() -> Row:
 
 
 def room() -> Row:
-    """How many networks train on a device at once, by the model."""
+    """The number of networks that train on a device at once, by the model."""
     rows = [
         {"width": width}
         | {
@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--part", choices=tuple(PARTS), required=True)
     part = parser.parse_args().part
-    # As `experiments.sweep` has it: every core of a CPU is a device of its own.
+    # As in `experiments.sweep`, every core of a CPU is a device.
     _program.define_device()
     _program.define_replicas()
     flags.FLAGS(["scaling", "--platform=cpu"])

@@ -1,14 +1,14 @@
-"""Question: what does a training step cost by each method, against Adam, PyTorch and the hardware?
+"""Question: what does each method's step cost, against Adam, PyTorch and the hardware's limit?
 
 Burgers' equation, 1280 residual and 126 condition points drawn anew every step, tanh networks of
-3×50, 5×128 and 5×512, float32. Every round runs each method once, in random order; a ratio is
-taken within its round, and the median over the rounds is given with its 95% interval (order
-statistics). The peers of the same run are a plain JAX loop (nested jvp, summed gradient, optax
+3×50, 5×128 and 5×512, float32. Every round runs each method once, in random order. A ratio is taken
+within its round, and the result is the median over the rounds with its 95% interval (order
+statistics). The same rounds run two peers: a plain JAX loop (nested jvp, summed gradient, optax
 Adam) and PyTorch with the package `conflictfree` (ConFIG, torch Adam, the same points).
 
 FLOPs are the algorithmic minimum: 9 matrix products of the hidden layer's size per residual point
 and pair of hidden layers (the value, u_x, and u_t - ν u_xx as one, forward and twice backward) and
-3 per condition point, 2 width² FLOPs each. With every derivative apart they are 12 and 3. GEMM is a
+3 per condition point, 2 width² FLOPs each. With separate derivatives they are 12 and 3. GEMM is a
 5120×512 by 512×512 float32 product.
 
 A second study, `pathologies`, times Wang et al.'s models on Helmholtz 2D (4×50 modified MLP, 128
@@ -51,7 +51,7 @@ Run = Callable[[int], None]  # runs this many steps and waits for them
 
 
 class Study(NamedTuple):
-    """What is timed, and whether beside the peers."""
+    """The cases to time, and whether the peers run too."""
 
     problem: str
     settings: Mapping[str, Any]
@@ -73,7 +73,7 @@ STUDIES = {
 
 
 def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
-    """Our loop, and the seconds that compiling it took."""
+    """Our loop, and the seconds of its compilation."""
     program = _step.compiled(_step.build(problem, _step.network_of(problem, config), config))
     state = program.init(0)
     start = time.perf_counter()
@@ -89,7 +89,7 @@ def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
 
 
 def scanned(body: Callable[[Any, None], tuple[Any, None]], state: Any) -> Run:
-    """Steps of `body` in one program; the state is kept, and given up, from call to call."""
+    """Steps of `body` in one program, which donates its state from call to call."""
     advance = jax.jit(
         lambda carry, steps: jax.lax.scan(body, carry, None, length=steps)[0],
         static_argnums=1,
@@ -104,7 +104,7 @@ def scanned(body: Callable[[Any, None], tuple[Any, None]], state: Any) -> Run:
 
 
 def plain_jax(depth: int, width: int) -> Run:
-    """What a hand-written JAX PINN does: one summed loss, nested jvp, Adam."""
+    """A hand-written JAX PINN: one summed loss, nested jvp, Adam."""
     sizes = [2, *[width] * depth, 1]
     keys = jax.random.split(jax.random.key(0), len(sizes))
     xavier = jax.nn.initializers.glorot_normal()
@@ -203,7 +203,7 @@ def pytorch(depth: int, width: int) -> Run:
 
 
 def products_alone(depth: int, width: int) -> Run:
-    """The matrix products that `flops` counts and nothing between them: what no step goes below.
+    """The matrix products that `flops` counts, with nothing between them: a lower bound of a step.
 
     Three arrays of residual points and one of condition points pass forward, then backward, and the
     weights take the sum of their outer products, so that no step repeats the one before.
@@ -247,7 +247,7 @@ def gemm_rate() -> float:
 
 
 def flops(depth: int, width: int) -> float:
-    """The algorithmic minimum of a step's gradient, as the module says."""
+    """The algorithmic minimum of a step's gradient, as in the module's docstring."""
     conditions = INITIAL + 2 * SIDE
     return (depth - 1) * 2 * width**2 * (9 * RESIDUAL + 3 * conditions)
 
@@ -263,12 +263,12 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 def seconds_per_step(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
     """Seconds per step of every run in every round."""
     counts = {}
-    for name, run in runs.items():  # so many steps that a turn takes 0.15 s or a little more
+    for name, run in runs.items():  # enough steps for a turn of 0.15 s or a little more
         run(2)
         start = time.perf_counter()
         run(2)
         turns = 0.15 / (time.perf_counter() - start)
-        counts[name] = 2 * max(1, round(turns))  # even: M-ConFIG takes its objectives in turn
+        counts[name] = 2 * max(1, round(turns))  # even: M-ConFIG alternates between objectives
         run(counts[name])
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)

@@ -1,8 +1,9 @@
 """Writes the tables of docs/ from the result files.
 
 Usage: python -m benchmarks.tables
-A table stands between `<!-- NAME -->` and `<!-- end -->`, NAME being that of a file in
-benchmarks/results/ without its suffix, or `across NAME` for a column per size or method.
+A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
+benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
+method.
 """
 
 import json
@@ -48,7 +49,7 @@ def accuracy(name: str, content: dict) -> list[list[str]]:
 
 
 def step_time(name: str, content: dict) -> list[list[str]]:
-    """A row per size and method; columns that no row has are left out."""
+    """A row per size and method, without columns that no row has."""
     optional = {
         "times_faster_than_pytorch": "times faster than PyTorch",
         "share_of_gemm": "of GEMM",
@@ -67,7 +68,7 @@ def step_time(name: str, content: dict) -> list[list[str]]:
 
 
 def memory(name: str, content: dict) -> list[list[str]]:
-    """A row per size, number of points and block: both methods side by side."""
+    """A row per size, number of points and block, with both methods side by side."""
     cases: dict[tuple, dict[str, dict]] = {}
     for row in content["rows"]:
         key = (f"{row['depth']}x{row['width']}", row["points"], row["block_points"])
@@ -174,7 +175,7 @@ def objectives(name: str, content: dict) -> list[list[str]]:
 
 
 def drop_in(name: str, content: dict) -> list[list[str]]:
-    """A row per case and number of objectives, with the own step and both strategies over it."""
+    """A row per case and number of objectives: the own step, and both strategies over it."""
     cases: dict[tuple, dict[str, dict]] = {}
     for row in content["rows"]:
         cases.setdefault((row["points"], row["objectives"]), {})[row["step"]] = row
@@ -190,7 +191,7 @@ def drop_in(name: str, content: dict) -> list[list[str]]:
 
 
 def jets(name: str, content: dict) -> list[list[str]]:
-    """A row per problem, with times both ways and the ratio at each size."""
+    """A row per problem: the times of both ways and their ratio at each size."""
     sizes = list(dict.fromkeys(row["size"] for row in content["rows"]))
     rows = [["problem", *(f"{size}: ms, nested, times faster (95%)" for size in sizes)]]
     for problem in dict.fromkeys(row["problem"] for row in content["rows"]):
@@ -204,7 +205,7 @@ def jets(name: str, content: dict) -> list[list[str]]:
 
 
 def replicas(name: str, content: dict) -> list[list[str]]:
-    """A row per way to train many networks, of both parts."""
+    """A row per way to train many networks, from both parts."""
     rows = [["what", "networks", "way", "time", "times faster"]]
     for row in content["steady"]:
         low, high = row["times_faster_95"]
@@ -258,7 +259,7 @@ def table(name: str) -> str:
 
 
 def updated(page: str) -> str:
-    """The page with all its tables made anew."""
+    """The page with all its tables rewritten."""
     pattern = re.compile(r"<!-- (?P<name>(across )?\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
     def made(match: re.Match) -> str:

@@ -1,1 +1,1 @@
-"""Programs with absl flags: they parse, check and call the package."""
+"""Programs with absl flags: they parse and check flags and call the package."""

@@ -1,4 +1,4 @@
-"""All programs as one: `modsync train --problem=burgers`, `modsync sweep --help`."""
+"""All programs behind one command: `modsync train --problem=burgers`, `modsync sweep --help`."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ PROGRAMS = {
 
 
 def main() -> None:
-    """Runs the program that the first argument names."""
+    """Runs the program named by the first argument."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in PROGRAMS:
         lines = [f"  modsync {name:10}{what}" for name, what in PROGRAMS.items()]

@@ -15,20 +15,20 @@ _BYTES = 2**31  # the least recently used go first
 
 
 def keep(folder: str) -> None:
-    """Lets JAX keep compiled programs for the next run that needs the same ones.
+    """Lets JAX keep compiled programs for later runs that need the same ones.
 
     Args:
-      folder: where; `none` keeps nothing, `auto` keeps them in the user's cache folder.
+      folder: the folder to keep them in; `none` keeps nothing, `auto` uses the user's cache folder.
 
     Raises:
-      ConfigError: when a folder that was named can't be written.
+      ConfigError: when a named folder can't be written.
     """
     named = folder != "auto"
     if folder == "none":
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if not named:
-        # A cache that the user has set up stays; with JAX 0.6 cached code rounded otherwise.
+        # A cache that the user has set up stays. With JAX 0.6, cached code rounds differently.
         if jax.config.values["jax_compilation_cache_dir"] or jax.__version_info__ < (0, 10):
             return
         user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -50,7 +50,7 @@ def keep(folder: str) -> None:
 
 
 def _features_of_cpu() -> str:
-    """Tells CPUs apart that share a home folder: code for one may not run on another."""
+    """Distinguishes CPUs that share a home folder: code for one may not run on another."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else [platform.processor()]
     features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])

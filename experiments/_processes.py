@@ -1,4 +1,4 @@
-"""Programs of several processes: how they join, and how they end when one of them fails."""
+"""Programs of several processes: joining them, and ending all of them when one fails."""
 
 import inspect
 import os
@@ -14,26 +14,26 @@ from jax.experimental import multihost_utils
 
 from modsync_jax.training import ConfigError
 
-# After this silence of a process, JAX's runtime takes it for dead and ends the others.
+# A process that is silent for so long counts as dead, and JAX's runtime ends the others.
 _ADJUSTABLE = (
     "heartbeat_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters
 )
 _SILENCE_SECONDS = 30 if _ADJUSTABLE else 100
-INTERRUPTED = 130  # the exit code of a program that was told to stop
+INTERRUPTED = 130  # exit code of a program that was told to stop
 
 
 def join(
     coordinator: str, num_processes: int | None, process_id: int | None, timeout_seconds: int
 ) -> None:
-    """Joins the processes of all hosts; from then on, when one of them dies, all end.
+    """Joins the processes of all hosts; from then on, all end when one of them dies.
 
-    JAX's runtime ends the others, with a message of its own that names the process that died.
+    JAX's runtime ends them, with its own message that names the process that died.
 
     Args:
       coordinator: `host:port` of process 0; empty to let JAX find out (SLURM, GKE, TPU pods, MPI).
-      num_processes: how many processes join.
-      process_id: which one this is, from 0.
-      timeout_seconds: how long to wait for all.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
+      timeout_seconds: the time to wait for all of them.
 
     Raises:
       ConfigError: when JAX finds no cluster, or the numbers make no sense.
@@ -59,15 +59,15 @@ def join(
             f"can't join: {str(error).splitlines()[0]} (--coordinator=host:port, --num_processes "
             "and --process_id say where, where JAX can't find out)"
         ) from None
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX would swallow it
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # because JAX would swallow it
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Around a program: its processes end together.
+    """A context for a program whose processes end together.
 
-    One that fails ends at once, without the orderly end of JAX, which waits for the others; and
-    JAX's runtime ends them because it died.
+    A process that fails ends at once. It skips JAX's orderly end, which waits for the others. JAX's
+    runtime then ends the others because this one died.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What all programs share: flags from a configuration, and errors in one line."""
+"""The shared part of all programs: flags from a configuration, and errors in one line."""
 
 import dataclasses
 import os
@@ -50,13 +50,13 @@ def define_settings(leave_out: Collection[str] = ()) -> None:
 
 
 def define_lists() -> None:
-    """Defines the flags that print what there is."""
-    flags.DEFINE_bool("list_methods", False, "print the parts of methods, with sources, and end")
-    flags.DEFINE_bool("list_problems", False, "print the problems, with sources, and end")
+    """Defines the flags that print lists."""
+    flags.DEFINE_bool("list_methods", False, "print the parts of methods, with sources, and exit")
+    flags.DEFINE_bool("list_problems", False, "print the problems, with sources, and exit")
 
 
 def show_lists() -> None:
-    """Prints what the flags of `define_lists` ask for, and ends the program if they do."""
+    """Prints the lists that the flags of `define_lists` ask for, and then ends the program."""
     from modsync_jax import citations, methods, problems
 
     if FLAGS.list_methods:
@@ -84,7 +84,7 @@ def show_lists() -> None:
 
 
 def show_table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    """Prints a table, as wide as the terminal or, in a file or pipe, as it needs."""
+    """Prints a table in the width of the terminal; in a file or pipe, in its own width."""
     table = Table(*head, title=escape(title))
     for row in rows:
         table.add_row(*map(escape, row))
@@ -93,7 +93,7 @@ def show_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 
 
 def define_device() -> None:
-    """Defines the flags that say where to run."""
+    """Defines the flags of the device."""
     flags.DEFINE_string("platform", "auto", "where to run: auto, cpu, gpu, tpu")
     flags.DEFINE_bool("deterministic", False, "deterministic operations on GPUs: same bits, slower")
     flags.DEFINE_string(
@@ -102,35 +102,37 @@ def define_device() -> None:
 
 
 def define_replicas() -> None:
-    """Defines the flags that say how many networks share the devices."""
+    """Defines the flags of the distribution of networks over devices."""
     text = "networks of a device: at once, or in turn"
     flags.DEFINE_enum("strategy", STRATEGIES[0], STRATEGIES, text)
     flags.DEFINE_integer("point_devices", 1, "devices that share the points of each network")
     flags.DEFINE_float("memory_gib", None, "memory of each device to use, in GiB; all if not given")
     flags.DEFINE_integer(
-        "cpu_devices", 0, "devices that the CPU is, one thread each; 0: one for each core"
+        "cpu_devices", 0, "devices to split the CPU into, one thread each; 0: one for each core"
     )
     flags.DEFINE_bool(
         "distributed", False, "join the processes that SLURM, GKE, a TPU pod or MPI started"
     )
     flags.DEFINE_string("coordinator", "", "join others: host:port of process 0")
-    flags.DEFINE_integer("num_processes", None, "with coordinator: how many join", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "with coordinator: which this is, from 0")
     flags.DEFINE_integer(
-        "join_timeout_seconds", 300, "how long to wait for all to join", lower_bound=1
+        "num_processes", None, "with coordinator: number of processes", lower_bound=1
+    )
+    flags.DEFINE_integer("process_id", None, "with coordinator: number of this process, from 0")
+    flags.DEFINE_integer(
+        "join_timeout_seconds", 300, "seconds to wait for all to join", lower_bound=1
     )
 
 
 def replica_settings() -> dict[str, Any]:
-    """The values of the flags of `define_replicas` that a sweep takes."""
+    """Returns the values of those flags of `define_replicas` that a sweep takes."""
     return {name: FLAGS[name].value for name in ("strategy", "point_devices", "memory_gib")}
 
 
 def settings(only_given: bool = False) -> dict[str, Any]:
-    """The values of the flags of `define_settings`.
+    """Returns the values of the flags of `define_settings`.
 
     Args:
-      only_given: leave out the flags that the command line does not name.
+      only_given: whether to leave out flags that are not on the command line.
 
     Raises:
       ConfigError: on a mapping that is not `name=number,...`.
@@ -151,8 +153,8 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
 
     Args:
       dtype: floating type of the run.
-      replicas: make each core of a CPU a device of its own, as `--cpu_devices` says: networks side
-        by side run better than threads within one.
+      replicas: whether to make each core of a CPU a device, as `--cpu_devices` says. Networks side
+        by side are faster than threads within one network.
 
     Raises:
       ConfigError: on an unknown platform.
@@ -200,7 +202,7 @@ def _add_xla_flag(flag: str) -> None:
 
 
 def show_help(text: str) -> None:
-    """Prints what a program does and its flags in sections."""
+    """Prints a program's description, and its flags in sections."""
     settings, title = {}, ""
     for field in dataclasses.fields(TrainConfig):
         title = SECTIONS.get(field.name, title)
@@ -248,7 +250,7 @@ def run(main: Callable[[], None]) -> None:
         return rest
 
     def guarded(_: list[str]) -> None:
-        logging.set_verbosity(logging.FATAL)  # libraries' chatter; errors reach the user below
+        logging.set_verbosity(logging.FATAL)  # no messages of libraries; errors are shown below
         with _processes.together():
             try:
                 main()

@@ -2,10 +2,10 @@
 
 python -m experiments.compare --problem=helmholtz2d --methods=adam,lra,dcgd,modsync+dcgd
 
-A sweep over methods and seeds that keeps a folder for each run, with `comparison.html`: a table and
-the error against steps and time (figures as PNG and PDF, the numbers as CSV). What is finished is
-not run again; what was stopped goes on; a run that is not finite is counted as failed. Time is that
-of the whole program over all of its networks' steps.
+This is a sweep over methods and seeds with a folder for each run. It writes `comparison.html`: a
+table, and the error against steps and time (figures as PNG and PDF, numbers as CSV). Finished runs
+are not run again, and stopped ones go on. A run that is not finite counts as failed. The time per
+step is that of the whole program over all steps of all its networks.
 """
 
 import os
@@ -35,7 +35,7 @@ flags.adopt_module_key_flags(_program)
 
 
 def main() -> None:
-    """Trains what is not finished, and compares."""
+    """Trains the networks that are not finished, and compares."""
     _program.show_lists()
     problem = _PROBLEM.value
     if ".py:" in problem:

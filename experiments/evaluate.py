@@ -15,19 +15,21 @@ from modsync_jax.training import ConfigError, read_config
 
 from . import _program
 
-_MOST = 20_000_000  # points of a grid: a few gigabytes with all that is computed at them
+_MOST = 20_000_000  # points of a grid: its values take a few gigabytes
 _RUN = flags.DEFINE_string("run", "", "folder of the run")
 _GRID = flags.DEFINE_list("grid", "", "points along each coordinate; the run's test grid if empty")
 _PROBLEM = flags.DEFINE_string(
     "problem", "", "the problem as file.py:name, of a run that was trained in Python"
 )
-_OUTPUT = flags.DEFINE_string("output", "", "name of what is written; <run>/evaluation if empty")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "output path without a suffix; <run>/evaluation if empty"
+)
 _program.define_device()
 flags.adopt_module_key_flags(_program)
 
 
 def main() -> None:
-    """Evaluates as the flags say."""
+    """Evaluates a run by the flags."""
     if not _RUN.value:
         raise ConfigError("--run is missing; name the folder of a run")
     config = read_config(_RUN.value)

@@ -18,7 +18,7 @@ _MEASURE = flags.DEFINE_string(
 
 
 def main() -> None:
-    """Draws as the flags say."""
+    """Draws a sweep by the flags."""
     for name in _AGAINST.value:
         try:
             print(reporting.draw_axis(_SWEEP.value, name, _MEASURE.value))

@@ -2,8 +2,8 @@
 
 python -m experiments.solve_burgers
 
-This is what `make solve` runs: three runs of equal steps, a folder and a report each, and a table.
-A run that is finished is not run again, one that was stopped goes on.
+`make solve` calls this program. It makes three runs of equal steps, each with a folder and a
+report, and prints a table. Finished runs are not run again, and stopped ones go on.
 """
 
 from pathlib import Path

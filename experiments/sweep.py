@@ -3,8 +3,8 @@ r"""Trains every method at every point of a grid, many networks in one program.
 python -m experiments.sweep --problem=burgers --methods=dcgd,modsync+dcgd \
     --grid='width=64,128;seed=0..31;learning_rate=1e-3,3e-4' --output_dir=sweeps/x
 
-Writes results.csv and results.parquet, a row for each network, and sweep.html. The same command
-with --resume goes on where it was stopped, also with a larger grid or on other devices.
+It writes sweep.html, and results.csv and results.parquet with a row for each network. The same
+command with --resume goes on after a stop, also with a larger grid or on other devices.
 """
 
 import os
@@ -32,13 +32,13 @@ _EXPORT = flags.DEFINE_enum(
     "export", "best", sweeps.EXPORTS, "runs that get a folder with a report: the best of each group"
 )
 _HALVING = flags.DEFINE_integer(
-    "halving", 0, "successive halving: one of so many configurations goes on; 0 trains all"
+    "halving", 0, "successive halving: one configuration of this many goes on; 0 trains all"
 )
 flags.adopt_module_key_flags(_program)
 
 
 def main() -> None:
-    """Sweeps as the flags say."""
+    """Sweeps by the flags."""
     _program.show_lists()
     problem = os.path.abspath(_PROBLEM.value) if ".py:" in _PROBLEM.value else _PROBLEM.value
     grid, settings = sweeps.parse(_GRID.value), _program.settings()

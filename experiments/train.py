@@ -29,7 +29,7 @@ flags.adopt_module_key_flags(_program)
 
 
 def main() -> None:
-    """Trains as the flags say."""
+    """Trains by the flags."""
     _program.show_lists()
     problem, settings, folder = _PROBLEM.value, _program.settings(), _OUTPUT.value
     if _RESUME.value:

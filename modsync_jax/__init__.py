@@ -1,7 +1,7 @@
 """ModSync and conflict-averse gradient methods for physics-informed neural networks in JAX.
 
-The core, for any JAX code, is here at once; what solves problems (`solve`, `load`, `cite`) is
-imported when it is first used, and with it Flax, Orbax and Matplotlib.
+The core serves any JAX code and is imported at once. `solve`, `load` and `cite` are imported when
+they are first used, and with them Flax, Orbax and Matplotlib.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Names that a user types: look one up, or say in one sentence which exist."""
+"""Names that a user types: look one up, or list the existing ones in one sentence."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> ValueError:
     """Returns the error for a name that does not exist; the caller raises it.
 
     Args:
-      kind: what is named, in the reader's words ("problem", "activation").
+      kind: the kind of name, in the reader's words ("problem", "activation").
       given: the name that was given.
       known: the names that exist.
 

@@ -6,7 +6,7 @@ from jax import Array
 
 
 def check_range(name: str, value: float | Array, low: float, high: float = float("inf")) -> None:
-    """Raises a `ValueError` on a value, or an array of some, outside [low, high]; tracers pass."""
+    """Raises a `ValueError` on a number or array entry outside [low, high]; tracers pass."""
     # NumPy, because this may run while something else is traced.
     if isinstance(value, jax.core.Tracer):
         return

@@ -1,7 +1,7 @@
-"""Sums over points, a block of points at a time: the memory of one block, however many there are.
+"""Sums over points, block by block, so that memory holds one block at a time.
 
-What is kept of a block is its value and its gradient, computed together and added up. The backward
-pass has nothing left to do but to scale the gradient: no activation is stored, none computed twice.
+The value and the gradient of a block are computed together and added to the sums. The backward pass
+only scales the gradient: no activation is stored, and none is computed twice.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,24 @@ from jax.custom_derivatives import SymbolicZero
 
 PyTree = Any
 Sum = Callable[[PyTree, PyTree], Array]
-"""From parameters and points, arrays of leading axis N, to a sum over the points."""
+"""A function from parameters and points, arrays `[N, ...]`, to a sum over the points."""
 
 _FASTEST = {"cpu": 2048}  # of 512 to 16,384, at 3×50, 5×128 and 5×512
 _ELSEWHERE = 2**16  # not measured: enough work for a large device, about 1 GB at 5×128
 
 
 def default_size() -> int:
-    """Points in a block where nothing else is asked for: on CPUs the fastest, as measured."""
+    """Returns the default number of points in a block: on CPUs, the fastest one measured."""
     return _FASTEST.get(jax.default_backend(), _ELSEWHERE)
 
 
 def summed(function: Sum, size: int) -> Sum:
     """Returns `function`, computed in blocks where there are more points than `size`.
 
-    It can be differentiated by the parameters, and by what `function` closes over, in forward and
-    reverse mode and repeatedly. The last block is smaller when `size` does not divide N. Under
-    `jax.shard_map` it needs `check_vma=False`: sums start from zeros that vary over no axis.
+    The result can be differentiated, in forward and reverse mode and repeatedly, with respect to
+    the parameters and the arrays that `function` closes over. The last block is smaller when `size`
+    does not divide N. Under `jax.shard_map` it needs `check_vma=False`: sums start from zeros that
+    vary over no axis.
 
     Args:
       function: from parameters and points, a pytree of arrays whose leading axis is any number of
@@ -43,7 +44,7 @@ def summed(function: Sum, size: int) -> Sum:
 
     Raises:
       ValueError: a size below 1.
-      TypeError: when differentiated by the points of several blocks.
+      TypeError: when it is differentiated with respect to the points of several blocks.
     """
     if size < 1:
         raise ValueError(f"a block needs at least 1 point, got size={size}")
@@ -63,8 +64,8 @@ def summed(function: Sum, size: int) -> Sum:
 
 
 def _scanned(function: Sum, params: PyTree, blocks: PyTree) -> Array:
-    """The sum over blocks, arrays `[C, size, ...]`."""
-    # Tracers that `function` closes over become arguments, or they would escape from the rule.
+    """Returns the sum over blocks, arrays `[C, size, ...]`."""
+    # Tracers that `function` closes over become arguments, because they may not escape the rule.
     one = jax.tree.map(lambda x: x[0], blocks)
     pure, closed_over = jax.closure_convert(function, params, one)
 
@@ -80,7 +81,7 @@ def _scanned(function: Sum, params: PyTree, blocks: PyTree) -> Array:
             raise TypeError("a sum in blocks has no derivative by its points; use larger blocks")
         value, gradient = _accumulate(jax.value_and_grad(of_block), *primals)
         pairs = zip(jax.tree.leaves(gradient), by_arguments, strict=True)
-        # Elementwise products: no platform lowers their precision as it may that of `vdot`.
+        # Elementwise products, because a platform may lower the precision of `vdot`.
         return value, sum(jnp.sum(g * t) for g, t in pairs if not isinstance(t, SymbolicZero))
 
     total.defjvp(rule, symbolic_zeros=True)
@@ -88,7 +89,7 @@ def _scanned(function: Sum, params: PyTree, blocks: PyTree) -> Array:
 
 
 def _accumulate(function: Callable[[PyTree, PyTree], PyTree], params: PyTree, xs: PyTree) -> PyTree:
-    """The sum over a leading axis of `xs` of what `function` returns, a pytree of arrays."""
+    """Returns the sum of `function(params, x)`, a pytree of arrays, over the rows x of `xs`."""
 
     def add(total: PyTree, x: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, function(params, x)), None

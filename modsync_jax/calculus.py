@@ -1,9 +1,9 @@
 """Derivatives of a field with respect to its coordinates, at one point.
 
-A residual asks for everything that it needs in one call, `partials(u, x, "", "x", {"t": 1, "xx":
--0.1})`, and does not know how it is computed: by jets, where the field's network takes them, or by
-nested forward mode, the fastest plain way for the low orders of a PDE. Map over points with
-`jax.vmap`.
+A residual asks for all its derivatives in one call, `partials(u, x, "", "x", {"t": 1, "xx":
+-0.1})`. This module chooses the computation: jets where the field's network takes them, and nested
+forward mode otherwise, which is the fastest plain way for the low orders of a PDE. Map over points
+with `jax.vmap`.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Field:
     Attributes:
       apply: the function, from a point `[d]` to values `[m]`.
       coordinates: one letter for each entry of a point, such as `("t", "x")`.
-      takes_jets: whether `apply` maps jets to jets too, as the networks of `modsync_jax.networks`
-        do; derivatives are then taken so.
+      takes_jets: whether `apply` also maps jets to jets, as the networks of `modsync_jax.networks`
+        do. If so, derivatives are computed with jets.
     """
 
     apply: Callable[[Array], Array]
@@ -48,11 +48,11 @@ Function = Field | Callable[[Array], Array]
 def partials(
     u: Function, x: Array, *terms: Terms, coordinates: Sequence[str] | None = None
 ) -> tuple[Array, ...]:
-    """Returns derivatives of `u` at the point `x`, in the order asked.
+    """Returns derivatives of `u` at the point `x`, in the order of `terms`.
 
-    Lower orders come with the higher ones: `""`, `"x"` and `"xx"` are one pass. A sum of
-    derivatives, such as `{"xx": 1, "yy": 1}`, costs less than its terms: ask for the linear part of
-    an equation as one.
+    Lower orders come with the higher ones: `""`, `"x"` and `"xx"` take one pass. A sum of
+    derivatives, such as `{"xx": 1, "yy": 1}`, costs less than its separate terms, so ask for the
+    linear part of an equation as one term.
 
     Args:
       u: a field, or a function from a point `[d]` to values `[m]`.
@@ -163,7 +163,7 @@ def _coordinates(u: Function, x: Array, given: Sequence[str] | None) -> tuple[st
 
 
 def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
-    """Returns the coefficients of a term by order."""
+    """Returns the coefficient of each order in a term."""
     named = {term: 1.0} if isinstance(term, str) else term
     if not named:
         raise ValueError("an operator needs terms, such as {'xx': 1.0, 'yy': 1.0}, got {}")
@@ -173,7 +173,7 @@ def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
             if letter not in axes:
                 raise unknown("coordinate", letter, axes)
         order = tuple(sorted(map(axes.index, name)))
-        operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are one
+        operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are equal
     return operator
 
 

@@ -1,4 +1,4 @@
-"""Sources, and the BibTeX of what a run used: `cite("lra+dcgd", problem="burgers")`."""
+"""The sources of methods, problems and networks: `cite("lra+dcgd", problem="burgers")`."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -370,7 +370,7 @@ def keys(method: str, problem: str = "", network: str | Iterable[str] = ()) -> t
     found = ["modsync_jax", "pinn"]
     if method != methods.OWN:
         found += [methods.PARTS[part].citation for part in methods.parse(method).parts]
-    if problem and ":" not in problem:  # a problem of the user's own has a source of its own
+    if problem and ":" not in problem:  # a user's own problem has no entry
         if problem not in _PROBLEMS:
             raise unknown("problem", problem, problems.names())
         found += _PROBLEMS[problem]
@@ -383,11 +383,11 @@ def keys(method: str, problem: str = "", network: str | Iterable[str] = ()) -> t
 
 
 def bibtex(method: str, problem: str = "", network: str | Iterable[str] = ()) -> str:
-    """Returns the BibTeX entries of what a run used, an empty line between them.
+    """Returns the BibTeX entries of a run's method, problem and network, with empty lines between.
 
     Args:
       method: a method's name, such as `"modsync+lra+dcgd"`; `"own"` adds nothing.
-      problem: a problem's name; one in a file of yours, or none, adds nothing.
+      problem: a problem's name; your own problem, or no name, adds nothing.
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
 
@@ -403,8 +403,8 @@ def cite(method: str, problem: str = "", network: str | Iterable[str] = ()) -> N
 
 
 def of_run(config: Mapping[str, Any]) -> str:
-    """Returns the BibTeX of a run, from what its `config.json` holds."""
-    ours = config["architecture"] is not None  # or a network of the user's own
+    """Returns the BibTeX of a run from the contents of its `config.json`."""
+    ours = config["architecture"] is not None  # the user's own network has no settings
     used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
     return bibtex(config["method"], known, used)

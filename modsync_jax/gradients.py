@@ -1,7 +1,7 @@
 """From objectives to losses and stacked gradients, and the Gramian of a stack.
 
-A *stack* is a pytree whose every leaf carries a leading objective axis K. Objectives are ordered by
-sorted name everywhere, which is how JAX orders dictionaries.
+A *stack* is a pytree in which every leaf carries a leading objective axis K. Objectives are ordered
+by sorted name everywhere, as JAX orders dictionaries.
 """
 
 import functools
@@ -26,26 +26,27 @@ def value_and_objective_grads(
 ) -> Callable[..., tuple[Any, PyTree]]:
     """Returns a function that computes every objective's loss and gradient.
 
-    Under `jit`, a split step costs what the gradient of the summed losses costs where objectives
-    have points of their own, whether they come as a mapping or as one function: XLA drops what a
-    loss does not need. Where losses share a forward pass, the pass is computed once (unless it is
-    inside a loop, such as `lax.scan`), but each loss still needs a backward pass through it. Then
-    the cost grows with K: 1.9, 3.6 and 6.3 times the step of the summed losses for K = 2, 4 and 8,
-    against 2.4, 4.8 and 8.9 times with `"vmap"`, for the residuals of one network of K outputs on
-    two CPU cores (`benchmarks/drop_in.py`).
+    Where objectives have points of their own, a split step under `jit` costs as much as the
+    gradient of the summed losses, whether the objectives come as a mapping or as one function: XLA
+    drops the computations that a loss does not need. Where losses share a forward pass, the pass is
+    computed once (unless it is inside a loop such as `lax.scan`), but each loss still needs its own
+    backward pass. Then the cost grows with K: 1.9, 3.6 and 6.3 times the step of the summed losses
+    for K = 2, 4 and 8, against 2.4, 4.8 and 8.9 times with `"vmap"`, for the residuals of one
+    network of K outputs on two CPU cores (`benchmarks/drop_in.py`).
 
     Args:
       objectives: a mapping from name to a pure function `(params, *args) -> scalar`, or one pure
         function that returns a mapping of scalars. K objectives, ordered by sorted name.
       strategy: `"split"` differentiates each objective on its own. `"vmap"` linearises all of them
         once and maps the pull-back over the K unit cotangents: it traces the objectives once
-        instead of K + 1 times, but it pulls zeros through all that an objective does not use.
+        instead of K + 1 times, but it also pulls zeros through the computations that an objective
+        does not use.
       has_aux: whether each objective (or the one function) returns a pair `(value, aux)`.
 
     Returns:
       `fn(params, *args) -> (losses [K], grads)`, each leaf of `grads` of shape `[K, *leaf.shape]`;
       with `has_aux`, `((losses, aux), grads)`, where `aux` is a dictionary by name for a mapping,
-      and what the function returned for one function.
+      and the function's own aux for one function.
 
     Raises:
       ValueError: on an unknown strategy or no objectives and, when traced, on an objective that is
@@ -117,8 +118,8 @@ def value_and_objective_grad(
         ordered by sorted name.
 
     Returns:
-      `fn(params, index, *args) -> (loss [], grad)`, leaves of `grad` as those of `params`; an index
-      out of range counts as the nearest.
+      `fn(params, index, *args) -> (loss [], grad)`, with leaves of `grad` shaped as those of
+      `params`. An index out of range is clipped.
 
     Raises:
       ValueError: when objectives is not a mapping, or empty.
@@ -139,8 +140,8 @@ def value_and_objective_grad(
 def gramian(grads: PyTree) -> Array:
     """The Gramian `G[i, j] = <g_i, g_j>` of stacked gradients.
 
-    Computed leaf by leaf and by elementwise products: nothing is flattened or concatenated, sharded
-    leaves stay where they are, and no platform lowers the precision of the sums.
+    It is computed leaf by leaf with elementwise products: nothing is flattened or concatenated,
+    sharded leaves stay where they are, and no platform lowers the precision of the sums.
 
     Args:
       grads: a stack, leaves of shape `[K, ...]`.
@@ -157,7 +158,7 @@ def gramian(grads: PyTree) -> Array:
 
     @functools.cache
     def inner(i: int, j: int) -> Array:
-        # Two stages keep running sums short: faster, and more accurate, than one long sum.
+        # Two stages keep running sums short, which is faster and more accurate than one long sum.
         products = [jnp.atleast_1d(g[i].astype(dtype) * g[j].astype(dtype)) for g in leaves]
         return sum(jnp.sum(jnp.sum(p, axis=-1)) for p in products)  # type: ignore[return-value]
 
@@ -183,11 +184,11 @@ def weighted_sum(weights: Array, grads: PyTree) -> PyTree:
 
 
 def own_objective(grads: PyTree, thresholds: PyTree) -> PyTree:
-    """From a stack of gradients of loss-indexed parameters, what each row may move by.
+    """Picks each objective's own gradient from a stack for loss-indexed parameters.
 
-    Loss-indexed parameters carry a leading objective axis themselves, and row k follows objective
-    k alone: the diagonal of the two leading axes. With one row shared by all objectives, the row
-    follows their sum.
+    Loss-indexed parameters carry a leading objective axis themselves. Row k follows objective k
+    alone, so the result is the diagonal of the two leading axes. One row that all objectives share
+    follows the sum of their gradients.
 
     Args:
       grads: leaves `[K, J, ...]`, J equal to K or 1.
@@ -215,7 +216,7 @@ def own_objective(grads: PyTree, thresholds: PyTree) -> PyTree:
 
 
 def check_whole(params: PyTree) -> None:
-    """Refuses parameters of which `optax.masked` or `multi_transform` shows only a part.
+    """Refuses parameters that `optax.masked` or `multi_transform` has hidden in part.
 
     The gradients of the hidden part would keep their objective axis, and parameters would grow by
     it. Every transformation of stacks calls this in its `init`.
@@ -237,9 +238,9 @@ def check_single(updates: PyTree, params: PyTree, example: str) -> None:
     """Checks that `updates` are no longer stacked.
 
     Args:
-      updates: what a user's transformation returned for stacked gradients of `params`.
+      updates: the updates that a user's transformation made of stacked gradients of `params`.
       params: the parameters.
-      example: how to write it with an aggregator.
+      example: a correct call with an aggregator, for the message.
 
     Raises:
       ValueError: when an update has another shape than its parameter.

@@ -1,10 +1,10 @@
-"""Jets: a value and linear operators of it, carried through a network together.
+"""Jets: a value and linear operators of it, which pass through a network together.
 
-A network that is built from `linear`, `elementwise` and arithmetic takes a `Jet` where it takes a
-point, and returns one. That costs one product a layer for the value and one for each operator, and
-derivatives that are only wanted as a sum, `u_xx + u_yy`, are carried as that sum: the forward
-Laplacian (Li et al., Nature Machine Intelligence 2024; Dangel et al., arXiv:2505.13644), here of
-any order by Faà di Bruno's formula.
+A network that is built from `linear`, `elementwise` and arithmetic accepts a `Jet` instead of a
+point and returns a `Jet`. Each layer costs one product for the value and one for each operator. A
+sum of derivatives, such as `u_xx + u_yy`, is carried as one operator: this is the forward Laplacian
+(Li et al., Nature Machine Intelligence 2024; Dangel et al., arXiv:2505.13644), extended to any
+order by Faà di Bruno's formula.
 """
 
 import dataclasses
@@ -26,22 +26,22 @@ Operator = Mapping[Order, ArrayLike]
 """A linear differential operator: its coefficient for each order."""
 
 Bend = tuple[tuple[tuple[int, ...], Any], ...]
-"""The rest of the chain rule: lower derivatives to multiply, by their index, and a coefficient."""
+"""A further term of the chain rule: the indices of lower derivatives to multiply, and a factor."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Jet:
-    """The value of a function at one point, and what linear operators make of it.
+    """The value of a function at one point, and the values of linear operators on it.
 
-    Adding and multiplying jets, and arrays that do not depend on the point, follow the sum and
-    product rules.
+    Jets can be added and multiplied with each other and with arrays that do not depend on the
+    point; the sum and product rules hold.
 
     Attributes:
       value: `[n]`.
       carried: for each operator without its value term, `[n]`.
-      bends: of each operator, its orders split into two or more lower ones: `((i, j, ...),
-        coefficient)`, where these are `carried[i]`, `carried[j]`, ...
-      constant: whether `carried` is the same at every point, as it is for the coordinates.
+      bends: for each operator, the splits of its orders into two or more lower ones: `((i, j, ...),
+        coefficient)` stands for the product of `carried[i]`, `carried[j]`, ...
+      constant: whether `carried` is the same at every point, as for the coordinates.
     """
 
     value: Array
@@ -79,7 +79,7 @@ class Jet:
         return self._with(self.value * other.value, products)
 
     __radd__, __rmul__ = __add__, __mul__
-    __array_ufunc__ = None  # NumPy arrays leave arithmetic with jets to the jet
+    __array_ufunc__ = None  # so that NumPy arrays call the jet's operators
 
     def __neg__(self) -> "Jet":
         return -1.0 * self
@@ -100,7 +100,7 @@ def operate(u: Callable[[Any], Any], x: Array, operators: Sequence[Operator]) ->
     Args:
       u: from a jet of shape `[d]` to one of shape `[m]`.
       x: one point, `[d]`.
-      operators: what to apply, with coefficients that may be tracers.
+      operators: the operators, whose coefficients may be tracers.
 
     Returns:
       For each operator an array `[m]`.
@@ -124,7 +124,7 @@ def operate(u: Callable[[Any], Any], x: Array, operators: Sequence[Operator]) ->
 def _plan(
     operators: Collection[Operator],
 ) -> tuple[list[Operator], tuple[Bend, ...], list[Mapping[int, ArrayLike]]]:
-    """What to carry, how it bends, and by which factors each operator reads from it."""
+    """Returns the operators to carry, their bends, and each operator as a sum of carried ones."""
     blocks = {
         block for op in operators for order in op for split in _splits(order) for block in split
     }
@@ -150,9 +150,9 @@ def _plan(
 
 
 def _splits(order: Order) -> list[tuple[Order, ...]]:
-    """All ways to split a derivative into two or more lower ones, as often as they occur.
+    """Returns all splits of a derivative into two or more lower ones, as often as they occur.
 
-    `(0, 0, 1)` is `(0, 0)` and `(1,)` once, `(0, 1)` and `(0,)` twice, and all apart once.
+    `(0, 0, 1)` splits into `(0, 0), (1,)` once, `(0, 1), (0,)` twice, and `(0,), (0,), (1,)` once.
     """
 
     def partitions(order: Order) -> list[tuple[Order, ...]]:
@@ -182,9 +182,9 @@ def linear(kernel: Array, x: Any, bias: Array | None = None) -> Any:
     """
     if not isinstance(x, Jet):
         return x @ kernel if bias is None else x @ kernel + bias
-    # Mapped over N points, `kernel.T @ x` is one product [out, n] times [n, N], the layout that is
-    # fastest on CPUs; adding a bias [out] that is not mapped would transpose it back. So the bias
-    # is mapped too, by a product with a one for every point, which XLA turns into a broadcast.
+    # Mapped over N points, `kernel.T @ x` is one product [out, n] times [n, N], the fastest layout
+    # on CPUs. Adding an unmapped bias [out] would transpose it back. So the bias is mapped too: it
+    # is multiplied by a one for every point, which XLA turns into a broadcast.
     one = jnp.ones((), x.dtype)
     one = jnp.where(x.value[:1] == x.value[:1], one, one)
 
@@ -202,8 +202,8 @@ def elementwise(function: Callable[[Array], Array], x: Any) -> Any:
     """Returns `function(x)`, for a function of single numbers.
 
     Args:
-      function: from an array to one of the same shape; the derivatives of `tanh`, `sin` and
-        `cos` are known, those of others are taken by `jax.jvp`.
+      function: from an array to one of the same shape. The derivatives of `tanh`, `sin` and `cos`
+        are formulas, those of other functions come from `jax.jvp`.
       x: an array, or a jet.
     """
     if not isinstance(x, Jet):
@@ -221,7 +221,7 @@ def elementwise(function: Callable[[Array], Array], x: Any) -> Any:
 
 
 def call(function: Callable[[Array], Array], x: Any) -> Any:
-    """Returns `function(x)`, for any function of one point; dearer than the operations above.
+    """Returns `function(x)` for any function of one point; it costs more than the operations above.
 
     Args:
       function: from `[n]` to `[m]`, made of JAX operations.
@@ -256,7 +256,7 @@ def take(x: Any, indices: Sequence[int]) -> Any:
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
-    """Joins arrays along their last axis, or jets."""
+    """Joins arrays, or jets, along their last axis."""
     if not isinstance(parts[0], Jet):
         return jnp.concatenate(parts, axis=-1)
     carried = [jnp.concatenate(column) for column in zip(*(p.carried for p in parts), strict=True)]
@@ -268,7 +268,7 @@ def _slope(function: Callable[[Array], Array], direction: Array, x: Array) -> Ar
 
 
 def _pairs(bend: Bend) -> list[tuple[int, int, Any]]:
-    """The splits that the product rule knows: a factor each."""
+    """Returns the splits into two factors, the only ones in the product rule."""
     return [(*split, c) for split, c in bend if len(split) == 2]
 
 

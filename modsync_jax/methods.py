@@ -1,9 +1,9 @@
 """Methods by name: `dcgd`, `lra(alpha=0.5)+dcgd`, `modsync+ntk+pcgrad`, ... as transformations.
 
-A name is parts joined by `+`, in the order in which they act: `modsync` if weights are to be
-masked, any loss balancing, and one aggregator. Without an aggregator the gradients are summed, for
-which `adam` is the usual name when nothing else is done. `m-config` and `multi-adam` stand in the
-place of aggregator and optimiser. Hyperparameters of a part stand in parentheses behind it.
+A name consists of parts joined by `+`, in the order in which they act: `modsync` to mask weights,
+any loss balancing, and one aggregator. Without an aggregator the gradients are summed; `adam` is
+the name of that sum alone. `m-config` and `multi-adam` replace both the aggregator and the
+optimiser. The hyperparameters of a part follow it in parentheses.
 """
 
 import ast
@@ -23,16 +23,16 @@ from modsync_jax.transform import modsync
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One word of a method's name.
+    """One part of a method's name.
 
     Attributes:
       kind: `"mask"`, `"balancing"`, `"aggregator"` or `"optimizer"`.
-      summary: what it does, in a line.
+      summary: one line for the list of methods.
       citation: key of its source in `modsync_jax.citations`.
-      make: what builds it. It gets by keyword those of `num_objectives`, `objectives` (K too),
-        `reference` (index of the residual's objective) and `learning_rate` that it has a parameter
-        for, and its hyperparameters.
-      alternates: whether it takes the gradient of one objective, and its index, each step.
+      make: the function that builds it. Its hyperparameters come by keyword, and so do
+        `num_objectives`, `objectives` (K too), `reference` (index of the residual's objective) and
+        `learning_rate` if it has a parameter of that name.
+      alternates: whether each step takes the gradient of one objective and its index.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class Part:
 
     @property
     def hyperparameters(self) -> dict[str, inspect.Parameter]:
-        """What may stand in parentheses behind the name."""
+        """The parameters that a user may set in parentheses."""
         found = inspect.signature(self.make).parameters
         return {} if self.kind == "mask" else {n: p for n, p in found.items() if n not in _GIVEN}
 
 
-# What a run sets itself, and what is no number or word.
+# Parameters that the run sets itself, or whose values are neither numbers nor words.
 _GIVEN = ("num_objectives", "objectives", "reference", "learning_rate", "key", "optimizer", "mask")
 
 PARTS: Mapping[str, Part] = {
@@ -119,7 +119,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 
-OWN = "own"  # the name of a transformation that was handed over as an object
+OWN = "own"  # the name of a method that the user gave as a transformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +127,9 @@ class Method:
     """A method's parts with their hyperparameters, as `parse` makes it.
 
     Attributes:
-      parts: the parts by name in the order in which they act, with hyperparameters by keyword,
-        which may be traced.
-      own: an optax transformation from stacked gradients to one direction, in place of parts.
+      parts: the hyperparameters of each part, by the part's name and their own, in the order in
+        which the parts act. Values may be traced.
+      own: an optax transformation from stacked gradients to one direction, instead of parts.
     """
 
     parts: Mapping[str, Mapping[str, Any]]
@@ -145,17 +145,17 @@ class Method:
 
     @property
     def alternates(self) -> bool:
-        """Whether it takes the gradient of one objective, and its index, each step."""
+        """Whether each step takes the gradient of one objective and its index."""
         return any(PARTS[name].alternates for name in self.parts)
 
     def replace(self, part: str, **hyperparameters: Any) -> "Method":
-        """The same with other hyperparameters of a part; values are not checked."""
+        """Returns the method with other hyperparameters of one part; values are not checked."""
         changed = {**self.parts[part], **hyperparameters}
         return dataclasses.replace(self, parts={**self.parts, part: changed})
 
 
 def names() -> list[str]:
-    """Methods of one part, and ModSync on every aggregator."""
+    """Returns the methods of one part, and ModSync with every aggregator."""
     single = [name for name, part in PARTS.items() if part.kind != "mask"]
     bases = [name for name, part in PARTS.items() if part.kind == "aggregator"]
     return [*single, *("modsync+" + name for name in bases)]
@@ -165,8 +165,8 @@ def parse(method: str | Method) -> Method:
     """Returns the parts of a method's name, `"lra(alpha=0.5)+dcgd"`, with their hyperparameters.
 
     Raises:
-      ValueError: on an unknown part or hyperparameter, with the nearest name, on one that is not
-        `name=value`, or parts that do not go together.
+      ValueError: on an unknown part or hyperparameter, with the nearest name, on a hyperparameter
+        that is not `name=value`, or on parts that do not go together.
     """
     if isinstance(method, Method):
         return method
@@ -216,13 +216,12 @@ def build(
     """Assembles a method: from stacked gradients to updates.
 
     Args:
-      method: as `parse` takes it. `adam` stands for the summed gradient before whatever
-        `optimizer`.
-      optimizer: what follows the aggregator.
-      thresholds_optimizer: what moves thresholds, for `modsync+...`.
+      method: as `parse` takes it. `adam` is the summed gradient, with any `optimizer` after it.
+      optimizer: the transformation after the aggregator.
+      thresholds_optimizer: the transformation that moves thresholds, for `modsync+...`.
       num_objectives: K, for methods with state per objective.
       reference: index of the residual's objective, for `lra`.
-      learning_rate: of `m-config` and `multi-adam`, which take the optimiser's place.
+      learning_rate: the rate of `m-config` and `multi-adam`, which replace the optimiser.
       **modsync_settings: further arguments of `modsync_jax.modsync`.
 
     Raises:
@@ -254,7 +253,7 @@ def build(
 
 
 def _split(text: str) -> list[str]:
-    """The parts of a name; a `+` in parentheses is part of a number."""
+    """Returns the parts of a name; a `+` in parentheses belongs to a number."""
     pieces, depth = [""], 0
     for letter in text.replace(" ", ""):
         depth += (letter == "(") - (letter == ")")
@@ -266,7 +265,7 @@ def _split(text: str) -> list[str]:
 
 
 def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
-    """The hyperparameters of a part that is written `name(key=value,...)`."""
+    """Returns the hyperparameters of a part in the form `name(key=value,...)`."""
     name = piece.partition("(")[0]
     try:
         call = ast.parse(piece.replace("-", "_", name.count("-")), mode="eval").body
@@ -291,7 +290,7 @@ def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A number, a tuple, or a word with or without quotes."""
+    """Returns a number, a tuple, or a word, written with or without quotes."""
     if isinstance(node, ast.Name):
         return math.inf if node.id == "inf" else node.id
     return ast.literal_eval(node)

@@ -1,12 +1,13 @@
 """Networks for fields, as Flax modules: from points `[..., d]` to values `[..., m]`.
 
-`MLP`, `ModifiedMLP` and `PirateNet` share their settings; what they are made of, `Dense`,
-`Activation`, `FourierFeatures` and `Periodic`, are modules for other networks too. All are built
-from the operations of `modsync_jax.jets`, so that they map jets to jets as well, and derivatives
-pass their layers together with the values; `takes_jets` says so.
+`MLP`, `ModifiedMLP` and `PirateNet` share their settings. Their parts, `Dense`, `Activation`,
+`FourierFeatures` and `Periodic`, are modules for other networks too. All are built from the
+operations of `modsync_jax.jets`. So they also map jets to jets, and derivatives pass through the
+layers together with the values; `takes_jets` marks such networks.
 
-Parameters of two axes are kernels, and those alone get thresholds by ModSync's default: biases,
-slopes, the factors of factorised kernels and the frequencies of Fourier features have one or none.
+Parameters of two axes are kernels, and ModSync's default gives thresholds to kernels alone. Biases,
+slopes, the factors of factorised kernels and the frequencies of Fourier features have one axis or
+none.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,16 +34,16 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 
 
 class Network(nn.Module):
-    """What all networks here share: how points come in and what layers are made of.
+    """The shared part of all networks here: the embedding of points, and the layers.
 
     Attributes:
       width: units of each hidden layer.
-      depth: number of hidden layers (`PirateNet`: of blocks); a linear output layer follows them.
+      depth: number of hidden layers (of blocks in `PirateNet`); a linear output layer follows them.
       outputs: m, the number of values.
       activation: a name in `ACTIVATIONS`.
-      shift: with `scale`, inputs are standardised to `(x - shift) / scale`, one number for each
-        coordinate; both empty leaves inputs as they are. The mean and standard deviation of the
-        domain are the usual choice.
+      shift: inputs become `(x - shift) / scale`, with one number for each coordinate; if both are
+        empty, inputs stay as they are. The mean and standard deviation of the domain are the usual
+        choice.
       scale: see `shift`.
       periods: the period of each coordinate, 0 for those that have none; see `Periodic`.
       fourier_features: number of random Fourier features, 0 for none; see `FourierFeatures`.
@@ -89,7 +90,7 @@ class Network(nn.Module):
         super().__post_init__()
 
     def embed(self, x: Any) -> Any:
-        """Returns what the first layer sees of points `[..., d]`."""
+        """Returns the input of the first layer for points `[..., d]`."""
         for name in ("scale", "periods"):
             given = getattr(self, name)
             if given and x.shape[-1] != len(given):
@@ -149,16 +150,16 @@ class ModifiedMLP(Network):
 
 
 class PirateNet(Network):
-    """A network of residual blocks that start as the identity, so that depth comes in by training.
+    """A network of residual blocks that start as the identity; training adds their depth.
 
-    A block has three layers, the first two gated by encoders of the input as in `ModifiedMLP`, and
-    passes on `α h + (1 - α) x` with a trainable α that starts at 0. Attributes and errors as in
-    `Network`; the authors use random Fourier features.
+    A block has three layers and passes on `α h + (1 - α) x`, with a trainable α that starts at 0.
+    Encoders of the input gate the first two layers, as in `ModifiedMLP`. Attributes and errors as
+    in `Network`; the authors use random Fourier features.
 
     References:
       Wang, Li, Chen and Perdikaris, PirateNets: Physics-informed Deep Learning with Residual
-      Adaptive Networks, JMLR 2024, Eq. 4.1-4.7; the output layer starts Xavier normal, not fitted
-      to data.
+      Adaptive Networks, JMLR 2024, Eq. 4.1-4.7; the output layer starts Xavier normal and is not
+      fitted to data.
     """
 
     @nn.compact
@@ -202,7 +203,7 @@ class Constrained(nn.Module):
 
     @property
     def takes_jets(self) -> bool:
-        """As the network does."""
+        """Whether the network takes jets."""
         return getattr(self.network, "takes_jets", False)
 
     def __call__(self, x: Any) -> Any:
@@ -218,9 +219,9 @@ class Dense(nn.Module):
 
     Attributes:
       features: number of outputs.
-      factorized: whether the kernel is `exp(s) * v`, with a trained `s ~ N(1, 0.1²)` for each
-        output and a `v` such that the product starts Xavier normal (random weight factorisation,
-        Wang, Wang, Seidman & Perdikaris, arXiv:2210.01274). Thresholds then cut v.
+      factorized: whether the kernel is `exp(s) * v`. Each output has a trained s, drawn from N(1,
+        0.1²), and v is chosen so that the product starts Xavier normal (random weight
+        factorisation, Wang, Wang, Seidman & Perdikaris, arXiv:2210.01274). Thresholds then cut v.
       param_dtype: dtype of the parameters.
     """
 
@@ -296,7 +297,7 @@ class FourierFeatures(nn.Module):
     def __call__(self, x: Any) -> Any:
         """Returns `[..., features]` for `x` of shape `[..., n]`."""
         shape = (x.shape[-1], self.features // 2)
-        # One axis, so that no threshold prunes them.
+        # Frequencies have one axis, so that they get no thresholds.
         normal = nn.initializers.normal(self.scale)
         flat = self.param("frequencies", normal, (shape[0] * shape[1],), self.param_dtype)
         return _cos_and_sin(jets.linear(jax.lax.stop_gradient(flat).reshape(shape), x))
@@ -305,7 +306,7 @@ class FourierFeatures(nn.Module):
 class Periodic(nn.Module):
     """Cosine and sine of the coordinates that have a period; others are left out.
 
-    What a network makes of them is periodic, with all its derivatives.
+    A network of these inputs is periodic, and so are all its derivatives.
 
     Attributes:
       periods: the period of each coordinate, 0 for those that have none.

@@ -34,7 +34,7 @@ def uniform(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.float32) -
 def latin_hypercube(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.float32) -> Array:
     """Returns points `[count, dims]`, one in every interval `[i, i + 1) / count` of each axis.
 
-    The intervals hold up to rounding in `dtype` (McKay, Beckman & Conover 1979).
+    Points are in their intervals up to rounding in `dtype` (McKay, Beckman & Conover 1979).
     """
     order_key, offset_key = jax.random.split(key)
     strata = _permutations(order_key, count, dims).astype(dtype)
@@ -44,11 +44,12 @@ def latin_hypercube(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.fl
 def _permutations(key: Array, count: int, dims: int) -> Array:
     """Returns random permutations of 0, 1, ..., count - 1, `[count, dims]` uint32.
 
-    The swap-or-not shuffle (Hoang, Morris & Rogaway, CRYPTO 2012): every round reflects all numbers
-    about a random centre, and each pair of images swaps or not by a random bit of its own. Without
-    a sort, it takes a 25th of the time of `jax.random.permutation` at a million points.
+    This is the swap-or-not shuffle (Hoang, Morris & Rogaway, CRYPTO 2012). Every round pairs each
+    number with its reflection about a random centre, and a random bit per pair decides whether the
+    two swap. It needs no sort and takes a 25th of the time of `jax.random.permutation` at a million
+    points.
     """
-    # Two numbers move alike through all rounds with probability 2^-rounds; there are count² pairs.
+    # Two numbers move together in all rounds with probability 2^-rounds; there are count² pairs.
     rounds = 2 * count.bit_length() + 8
     keys = jax.random.bits(key, (rounds, 2, dims), jnp.uint32)
 
@@ -73,23 +74,22 @@ def low_discrepancy(key: Array, count: int, dims: int, dtype: DTypeLike = jnp.fl
     """Returns `[count, dims]` points of Roberts' R_d sequence, randomly shifted.
 
     Point n is `shift + n α mod 1` with `α_i = φ^-i` and φ the positive root of `φ^(dims + 1) = φ +
-    1` (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018). It runs in
-    units of 2^-32 on wrapping unsigned integers, where a float32 product would lose all its digits
-    within a million points.
+    1` (M. Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018). It is computed
+    in units of 2^-32 on wrapping unsigned integers, because a float32 product would lose all its
+    digits within a million points.
     """
     steps = jnp.asarray(_recurrence_steps(dims), jnp.uint32)
     shift = jax.random.bits(key, (dims,), jnp.uint32)
     fixed = shift + jnp.arange(count, dtype=jnp.uint32)[:, None] * steps
-    bits = min(
-        32, jnp.finfo(dtype).nmant + 1
-    )  # what the dtype holds exactly, so that 1 is never reached
+    # The dtype holds so many bits exactly, and 1 is never reached.
+    bits = min(32, jnp.finfo(dtype).nmant + 1)
     return (fixed >> (32 - bits)).astype(dtype) * 2.0**-bits
 
 
 def _recurrence_steps(dims: int) -> np.ndarray:
     """Returns α of the R_d sequence in units of 2^-32, `[dims]`."""
     root = 2.0
-    for _ in range(64):  # a contraction by at least 2: converged to the last bit
+    for _ in range(64):  # each step at least halves the error: converged to the last bit
         root = (1 + root) ** (1 / (dims + 1))
     return np.array([round(root**-axis * 2**32) for axis in range(1, dims + 1)], np.uint32)
 
@@ -123,7 +123,7 @@ class Boundary(Protocol):
 
 
 class Domain(Protocol):
-    """Anything that can sample its interior and its faces from a key."""
+    """An object that can sample its interior and its faces from a key."""
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -150,11 +150,11 @@ class Domain(Protocol):
         ...
 
     def grid(self, counts: Sequence[int]) -> np.ndarray:
-        """Returns a regular grid `[prod(counts), d]` to draw the solution and measure errors on."""
+        """Returns a regular grid `[prod(counts), d]` for pictures and for errors."""
         ...
 
     def face(self, name: str) -> Boundary:
-        """Returns the face of this name, or raises a `ValueError` that says which exist."""
+        """Returns the face of this name, or raises a `ValueError` that lists the existing ones."""
         ...
 
 
@@ -212,7 +212,7 @@ class Box:
         return self._from_unit_cube(sampler(key, count, len(self.coordinates), dtype))
 
     def face(self, name: str) -> "Face":
-        """Returns the face on which a coordinate equals one of its bounds, `"t=0"`.
+        """Returns the face where a coordinate equals one of its bounds, such as `"t=0"`.
 
         The number may be rounded, up to 1e-5 of the box's width.
 
@@ -300,7 +300,7 @@ class Face:
     def sample(
         self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
     ) -> Array:
-        """Returns points `[count, d]` on the face; in one dimension, `count` times its point."""
+        """Returns points `[count, d]` on the face; in one dimension they are all the same."""
         unit = sampler(key, count, len(self.box.coordinates) - 1, dtype)
         return self.project(self.box._from_unit_cube(jnp.insert(unit, self.axis, 0, axis=1)))
 

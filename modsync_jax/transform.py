@@ -49,7 +49,7 @@ def with_thresholds(
     """Pairs parameters with zero thresholds; arguments as in `sparsity.init_thresholds`.
 
     Raises:
-      ValueError: as `init_thresholds`; so on a kernel of zeros, which could never move.
+      ValueError: as `init_thresholds`, for example on a kernel of zeros, which could never move.
       TypeError: on parameters that have thresholds already.
     """
     if isinstance(params, ModSyncParams):
@@ -78,7 +78,7 @@ def effective_weights(params: ModSyncParams, *, structural_gradient: bool = True
 
 
 def export(params: PyTree) -> PyTree:
-    """Plain parameters for any other code: masked if they are `ModSyncParams`, else as given."""
+    """Plain parameters for other code: `ModSyncParams` are masked, others stay as given."""
     if not isinstance(params, ModSyncParams):
         return params
     return jax.lax.stop_gradient(effective_weights(params))
@@ -122,17 +122,17 @@ def modsync(
     """ModSync: weights by any method, each objective's thresholds by its own gradient.
 
     Weights follow `weights_tx`, usually an aggregator and an optimiser. Row k of the thresholds
-    follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through `thresholds_tx`; since masks
-    are cut by the mean threshold, the first term is 1/K of the derivative by that mean. A layer
-    that would keep no more than `reset_keep` of its weights starts again: thresholds 0, and the
-    state of their optimiser as new.
+    follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through `thresholds_tx`. The mean
+    threshold cuts the masks, so the first term is 1/K of the derivative with respect to that mean.
+    If a layer would keep `reset_keep` of its weights or less, its thresholds and the state of their
+    optimiser start again from zero.
 
     Each leaf of the thresholds is optimised on its own: `thresholds_tx` has a state for each. So
-    schedules count the steps since the layer's last reset, and transformations that look at all
-    leaves, such as `optax.clip_by_global_norm`, look at one layer.
+    schedules count the steps since the layer's last reset, and a transformation over all leaves,
+    such as `optax.clip_by_global_norm`, sees one layer at a time.
 
-    The rows of the paper's ablation are settings: one threshold vector instead of K is
-    `with_thresholds(params, 1)`; no synchronisation is a regulariser with `beta=math.inf`.
+    Settings give the rows of the paper's ablation. `with_thresholds(params, 1)` shares one
+    threshold vector among all objectives. A regulariser with `beta=math.inf` does not synchronise.
 
     Args:
       weights_tx: from stacked weight gradients to weight updates, for example
@@ -205,10 +205,10 @@ def _move_each(
     thresholds: PyTree,
     extra_args: Mapping[str, Any],
 ) -> tuple[PyTree, PyTree]:
-    """Shifts and new states of `tx`, which has a state for each leaf of the thresholds."""
-    # A state for all leaves would share its count of steps: a layer that starts again with moments
-    # of zero would keep the old count, Adam would no longer correct their bias, and the first
-    # steps would reach 3.3 times the rate.
+    """Returns the shifts and the new states of `tx`, one state for each leaf of the thresholds."""
+    # One state for all leaves would have one count of steps. A layer that starts again with moments
+    # of zero would keep the old count. Adam would then not correct their bias, and the first steps
+    # would reach 3.3 times the rate.
     moved = jax.tree.map(
         lambda leaf, slope, state: tx.update(slope, state, leaf, **extra_args),
         thresholds,
@@ -222,7 +222,7 @@ def _move_each(
 def _restart(
     tx: optax.GradientTransformation, states: PyTree, thresholds: PyTree, dying: PyTree
 ) -> PyTree:
-    """`states`, those of leaves that are `dying` as `init` makes them for thresholds of zero."""
+    """Returns `states`; the leaves that are `dying` get the state of `init` for zero thresholds."""
 
     def one(threshold: Array, dies: Array, state: PyTree) -> PyTree:
         fresh = tx.init(jnp.zeros_like(threshold))

@@ -370,6 +370,7 @@ def test_reference_trains_and_its_masks_matter(x64, method):
         assert np.concatenate(kept).mean() < 0.95
 
 
+@pytest.mark.long
 @each_method
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_follow_the_reference_jitted_scanned_and_mapped_over_seeds(x64, name, method):
@@ -394,6 +395,7 @@ def test_python_loop_of_jitted_steps_follows_the_reference(x64):
     assert_follows(network, "modsync", 0, np.stack(history), params)
 
 
+@pytest.mark.long
 @each_method
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_parameters_follow_the_reference_and_stay_sharded(x64, axis_type, method):

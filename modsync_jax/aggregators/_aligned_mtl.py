@@ -15,10 +15,11 @@ Scale = Literal["min", "median", "rmse"]
 def aligned_mtl_weights(gramian: Array, scale: Scale = "min") -> Array:
     """Weights of Aligned-MTL: the mean of the nearest gradients with condition number 1.
 
-    With `G = V Λ Vᵀ`, `w = σ V Λ^-½ Vᵀ 1/K` over the spectrum that is not zero, which ends at
-    8 K eps of the largest eigenvalue; σ² is the smallest eigenvalue kept, their (lower) median or
-    their mean. The spectrum is that of the raw gradients: one of a norm below √(8 K eps) of the
-    largest (0.002 in float32, 7e-8 in float64 at K = 4) counts as zero and is not served.
+    With `G = V Λ Vᵀ`, `w = σ V Λ^-½ Vᵀ 1/K` over the nonzero spectrum: eigenvalues up to 8 K eps of
+    the largest one count as zero. σ² is the smallest of the nonzero eigenvalues, their (lower)
+    median or their mean. The spectrum is that of the raw gradients. A gradient whose norm is below
+    √(8 K eps) of the largest (0.002 in float32, 7e-8 in float64 at K = 4) therefore counts as zero
+    and has no influence.
 
     Args:
       gramian: `[K, K]`.
@@ -54,7 +55,7 @@ def aligned_mtl(
 
     Args:
       scale: the singular value that all components get: `"min"`, `"median"` or `"rmse"`.
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Raises:
       ValueError: on an unknown scale.

@@ -28,17 +28,17 @@ def from_weights(
 ) -> optax.GradientTransformationExtraArgs:
     """Builds an aggregator, stacked gradients in and one direction out, from a weighting.
 
-    The update is `sum_k w_k g_k` with `w = weights_fn(gramian)`: two passes over the stack,
-    whatever the method, and no copy of it.
+    The update is `sum_k w_k g_k` with `w = weights_fn(gramian)`. Every method costs two passes over
+    the stack and no copy of it.
 
     Args:
       weights_fn: pure function `(gramian [K, K]) -> [K]`. Keyword-only arguments without a default
-        name what else it needs: `key` (a PRNG key), or any extra argument of `update`, such as
+        name its other inputs: `key` (a PRNG key), or any extra argument of `update`, such as
         `losses` [K].
-      groups: how to split the parameters into parts with a Gramian each: None (one for all),
+      groups: how to split the parameters into parts with one Gramian each: None (one for all),
         `"leaf"`, or a function `(path, leaf) -> label`, with paths like `params/Dense_0/kernel`.
-      key: PRNG key, kept in the state, of a weighting that asks for one. It is split every update;
-        an extra argument `key` that is not None takes its place.
+      key: PRNG key for a weighting that asks for one. The state keeps it and splits it every
+        update. An extra argument `key` that is not None replaces it.
 
     Returns:
       A transformation whose `update(grads, state, params, **extra_args)` takes leaves `[K, ...]`
@@ -59,7 +59,7 @@ def from_weights(
 def from_stack(
     combine: Callable[..., Part], *, groups: Groups = None, key: Array | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """As `from_weights`, for what the Gramian does not tell.
+    """As `from_weights`, for methods that need more than the Gramian.
 
     Args:
       combine: pure function from the leaves of a group, `[K, ...]` by index, to leaves `[...]`;

@@ -12,10 +12,10 @@ def chebyshev_center_weights(gramian: Array) -> Array:
 
     With unit gradients u_k, that is the direction of the point nearest to the origin in their
     convex hull. The length is the sum of projections, `sum_k <g_k, d>`. Zero gradients are left
-    out; a hull that holds the origin, up to a squared distance of 8 K eps, gives zero.
+    out. If the origin is in the hull, up to a squared distance of 8 K eps, the update is zero.
 
     For K = 2 the update is that of `dcgd_weights` and ConFIG, in closed form. For K > 2 it never
-    conflicts, unlike them, when gradients are dependent.
+    conflicts, while theirs may when gradients are dependent.
 
     Args:
       gramian: `[K, K]`, K up to 12; cost and accuracy as in `_faces`.
@@ -31,7 +31,7 @@ def chebyshev_center_weights(gramian: Array) -> Array:
         return _dcgd.dcgd_weights(gramian)
     c, n = _cosines.cosines(gramian)
     x = _faces.nearest_to_origin(c, jnp.where(n > 0, 1.0, 0.0).astype(c.dtype))
-    projections = _cosines.times(c, x)  # <u_k, d> of the d that is not yet a unit vector
+    projections = _cosines.times(c, x)  # <u_k, d> before d is normalised
     squared = (x * projections).sum()
     squared = jnp.where(squared > _cosines.cutoff(c), squared, 0.0)
     return (n * projections).sum() * _cosines.reciprocal(squared) * x * _cosines.reciprocal(n)
@@ -43,7 +43,7 @@ def chebyshev_center(*, groups: _base.Groups = None) -> optax.GradientTransforma
     See `chebyshev_center_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -10,12 +10,12 @@ from modsync_jax.aggregators import _base, _cosines, _dcgd
 def config_weights(gramian: Array) -> Array:
     """Weights of ConFIG.
 
-    With unit gradients u_k, cosine matrix C and norms n_k, the direction is d = sum_k a_k u_k,
-    a = C⁺ 1 (the least-squares direction of equal cosine to all gradients), and the update
-    (sum_k <g_k, d̂>) d̂. Zero gradients count as zero rows; d = 0 gives zero. Eigenvalues of C below
-    8 K eps are cut off, and so are components of 1 along its eigenvectors. When gradients are
-    dependent, no direction of equal cosines may exist; the least-squares one may then conflict with
-    some of K > 2 gradients.
+    With unit gradients u_k, cosine matrix C and norms n_k, the direction is d = sum_k a_k u_k, a =
+    C⁺ 1 (the least-squares direction of equal cosine to all gradients), and the update (sum_k <g_k,
+    d̂>) d̂. Zero gradients count as zero rows; d = 0 gives zero. Eigenvalues of C below 8 K eps are
+    cut off, and so are the components of 1 along their eigenvectors. When gradients are dependent,
+    a direction of equal cosines may not exist. For K > 2 the least-squares direction may then
+    conflict with some gradients.
 
     For K = 2 the update is that of `dcgd_weights`, in closed form.
 
@@ -43,11 +43,11 @@ def equal_cosines(c: Array) -> tuple[Array, Array, Array]:
       c: the cosines of the u, `[K, K]`.
 
     Returns:
-      `a = C⁺ 1` [K], what is reached, `<u_k, d>` [K], and `||d||^2`.
+      `a = C⁺ 1` [K], the products `<u_k, d>` [K] that it reaches, and `||d||^2`.
     """
     values, vectors = jnp.linalg.eigh(c)
     ones = vectors.sum(0)  # the vector of ones in the eigenbasis
-    # A component of ones that is rounding alone must not set the direction: d would be noise.
+    # A component of ones that is only rounding must not set the direction: d would be noise.
     kept = (values > _cosines.cutoff(c)) & (jnp.abs(ones) > _cosines.cutoff(c))
     inverted = jnp.where(kept, ones / jnp.where(kept, values, 1.0), 0.0)
     reached = _cosines.times(vectors, jnp.where(kept, ones, 0.0))  # C a
@@ -58,7 +58,7 @@ def config(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraA
     """ConFIG as a transformation of stacked gradients; see `config_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What weightings share: a Gramian taken apart into cosines and norms, and safe arithmetic."""
+"""Shared parts of the weightings: cosines and norms of a Gramian, and safe arithmetic."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,8 +7,8 @@ from jax import Array
 def cosines(gramian: Array) -> tuple[Array, Array]:
     """Cosine matrix and norms of the gradients behind a Gramian.
 
-    Working on these two, and not on the Gramian, keeps the condition of the cosines and leaves the
-    scale of each gradient to one factor. Norms between 1e-15 and 1e15 are safe in float32.
+    With these two instead of the Gramian, the condition is that of the cosines, and the scale of
+    each gradient is a single factor. Norms between 1e-15 and 1e15 are safe in float32.
 
     Args:
       gramian: `[K, K]`.

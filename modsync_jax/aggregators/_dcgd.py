@@ -17,8 +17,8 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
 
     With norms n_k, unit gradients u_k and g_c = sum_k u_k, `"center"` is the projection of the
     summed gradient on g_c. `"avg"` and `"proj"` keep the sum unless it conflicts with one of two
-    gradients; then they average, or take one of, the two projections on the dual cone's faces.
-    Opposed gradients give zero.
+    gradients. Then `"avg"` takes the mean of the two projections on the dual cone's faces, and
+    `"proj"` takes one of them. Opposed gradients give zero.
 
     Args:
       gramian: `[K, K]`; K = 2 for `"avg"` and `"proj"`.
@@ -49,8 +49,8 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
             f"dcgd(variant={variant!r}) is defined for two objectives, not {len(n)}; use "
             "variant='center', or sum them into two groups, as in partition=((0, 1), (2,))"
         )
-    # Share of each gradient that stays after its part along the other one is taken away:
-    # g_i - (G_ij / G_jj) g_j, so the other one's weight is -G_ij / G_jj = -cos n_i / n_j.
+    # Each gradient without its part along the other one is g_i - (G_ij / G_jj) g_j. So the other
+    # gradient has the weight -G_ij / G_jj = -cos n_i / n_j.
     removed = -c[0, 1] * n[::-1] * _cosines.reciprocal(n)
     conflicts = n + c[0, 1] * n[::-1] < 0
     if variant == "avg":
@@ -70,14 +70,14 @@ def dcgd(
 
     Args:
       variant: `"center"` (any K), `"avg"` or `"proj"` (K = 2, or two groups of objectives).
-      partition: groups of objectives whose gradients are summed first, as index tuples: the
-        authors take the residuals against all conditions, such as `((0, 1, 2), (3,))`. Objectives
-        are numbered by sorted name.
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      partition: groups of objectives, as index tuples, whose gradients are summed first. The
+        authors set all conditions against the residuals, as in `((0, 1, 2), (3,))`. Objectives are
+        numbered by sorted name.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Raises:
       ValueError: on an unknown variant and, when traced, on a `partition` that does not hold each
-        index once, or other than two gradients for `"avg"` and `"proj"`.
+        index once, or a number of gradients other than two for `"avg"` and `"proj"`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -9,7 +9,7 @@ from modsync_jax.aggregators import _base, _cosines, _faces
 def dual_proj_weights(gramian: Array) -> Array:
     """Weights of DualProj: the direction nearest to the mean gradient that conflicts with none.
 
-    `w = argmin {vᵀ G v : v >= 1/K}`; what is added to 1/K is found in units of the longest
+    `w = argmin {vᵀ G v : v >= 1/K}`. The difference `w - 1/K` is computed in units of the longest
     gradient.
 
     Args:
@@ -32,7 +32,7 @@ def dual_proj(*, groups: _base.Groups = None) -> optax.GradientTransformationExt
     """DualProj as a transformation of stacked gradients; see `dual_proj_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,18 +1,19 @@
 """Small quadratic problems over non-negative weights, solved on every face at once.
 
-The solution of such a problem is the stationary point of one of its 2^K faces, a face being the
-weights that may differ from zero. For the few objectives of a training step it is cheapest to
-invert all principal submatrices together, K rank-one updates of an array `[2^K, K, K]`, and to take
-the face that meets the optimality conditions best: no iteration, no tolerance to stop at, and the
-same few kernels under `jit` and `vmap`.
+A face is a set of weights that may differ from zero, and the solution of such a problem is the
+stationary point of one of its 2^K faces. A training step has few objectives, so the cheapest way is
+to invert all principal submatrices together, by K rank-one updates of an array `[2^K, K, K]`. Then
+the face that meets the optimality conditions best is taken. This needs no iteration and no stopping
+tolerance, and it runs the same few kernels under `jit` and `vmap`.
 
-Faces of dependent gradients, singular up to `cutoff`, are left out: some face of independent ones
-has the same solution. Where several faces have it, which one is taken is open; the weighted sum of
-the gradients is the same. Its error is some `eps` of the longest gradient times the condition of
-the cosines on the worst face, K over the smallest eigenvalue. Gradients nearer to dependent than
-the cut-off get the weights of dependent ones: what is said to never conflict then does by less than
-√(8 K eps) of the norms. Norms are as in `_cosines`. A whole weighting takes 0.06 ms or less up to
-K = 5, and 0.6 ms at K = 9, on a CPU core, growing as 2^K K^2.
+Faces of dependent gradients, singular up to `cutoff`, are left out, because some face of
+independent gradients has the same solution. Where several faces have the solution, any of them may
+be taken: the weighted sum of the gradients is the same. Its error is a few `eps` of the longest
+gradient times the condition of the cosines on the worst face, which is K over the smallest
+eigenvalue. Gradients nearer to dependent than the cut-off get the weights of dependent ones.
+Methods documented as never conflicting may then conflict, by less than √(8 K eps) of the norms.
+Norms are as in `_cosines`. On a CPU core a whole weighting takes 0.06 ms or less up to K = 5 and
+0.6 ms at K = 9; it grows as 2^K K^2.
 """
 
 from typing import NamedTuple
@@ -74,12 +75,12 @@ def faces(q: Array) -> Faces:
 
 
 def optimal(all_faces: Faces, q: Array, linear: Array, x: Array) -> tuple[Array, Array]:
-    """Of the stationary points of all faces the one that is optimal.
+    """Returns the optimal one of the stationary points of all faces.
 
-    Optimal are `x >= 0` and `q x - linear >= 0`, with equality on the face itself.
+    A point is optimal if `x >= 0` and `q x - linear >= 0`, with equality on the face itself.
 
     Returns:
-      `x` [K], not negative, and by how much it fails those conditions.
+      `x` [K], not negative, and the amount by which it violates those conditions.
     """
     slack = times(q, x) - linear
     failure = jnp.where(all_faces.members, jnp.maximum(jnp.abs(slack), -x), -slack).max(-1)
@@ -96,8 +97,8 @@ def minimize(all_faces: Faces, q: Array, linear: Array) -> Array:
 def nearest_to_origin(c: Array, plane: Array) -> Array:
     """The `x >= 0`, `[K]`, with `plane x = 1`, that minimises `x c x`.
 
-    Without the constraint and with `(plane x - 1)^2` added to what is minimised, the solution is
-    the same but for a factor, and the matrix `c + plane planeᵀ` regular more often.
+    It adds `(plane x - 1)^2` to the minimised function and drops the constraint. The solution is
+    the same up to a factor, and the matrix `c + plane planeᵀ` is more often regular.
 
     Args:
       c: `[K, K]`, positive semidefinite.
@@ -109,6 +110,6 @@ def nearest_to_origin(c: Array, plane: Array) -> Array:
 
 
 def smallest_over(norms: Array) -> Array:
-    """`[K]`: the smallest norm that is not zero over each; 1 where a norm is zero."""
+    """`[K]`: the smallest nonzero norm divided by each norm; 1 where a norm is zero."""
     smallest = jnp.where(norms > 0, norms, jnp.inf).min()
     return jnp.where(norms > 0, smallest / jnp.where(norms > 0, norms, 1.0), 1.0)

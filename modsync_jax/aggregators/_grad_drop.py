@@ -11,7 +11,7 @@ from modsync_jax.aggregators import _base
 def _dropped(part: _base.Part, *, key: Array) -> _base.Part:
     def drop(leaf: Array, key: Array) -> Array:
         g = leaf.astype(jnp.result_type(leaf, jnp.float32))
-        # Row by row: XLA's CPU code for sums over a leading axis is twenty times slower.
+        # Row by row, because XLA's CPU code for sums over a leading axis is twenty times slower.
         up, down = sum(jnp.maximum(row, 0.0) for row in g), sum(jnp.minimum(row, 0.0) for row in g)
         draw = jax.random.uniform(key, g.shape[1:], g.dtype)
         return jnp.where(draw * (up - down) < up, up, down)
@@ -23,14 +23,14 @@ def _dropped(part: _base.Part, *, key: Array) -> _base.Part:
 def grad_drop(*, key: Array | None = None) -> optax.GradientTransformationExtraArgs:
     """GradDrop as a transformation of stacked gradients.
 
-    In each coordinate one sign is kept, and the gradients of that sign are summed: the positive
-    one with the probability `½ (1 + sum_k g_k / sum_k |g_k|)`, its purity. Coordinates are
-    independent, so it needs the gradients, not their Gramian, and has no groups. One random number
-    per parameter.
+    In each coordinate one sign is kept, and the entries of that sign are summed. The positive sign
+    is kept with the probability `½ (1 + sum_k g_k / sum_k |g_k|)`, the coordinate's purity.
+    Coordinates are independent, so the method needs the gradients instead of their Gramian and has
+    no groups. It draws one random number per parameter.
 
     Args:
-      key: PRNG key, `jax.random.key(0)` if None, split every update; the extra argument `key` of
-        `update` takes its place.
+      key: PRNG key, `jax.random.key(0)` if None, split every update. The extra argument `key` of
+        `update` replaces it.
 
     References:
       Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout,

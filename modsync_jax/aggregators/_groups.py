@@ -1,4 +1,4 @@
-"""Groups of parameters that are aggregated apart, each with a Gramian of its own."""
+"""Groups of parameters that are aggregated separately, each with its own Gramian."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, Literal

@@ -10,12 +10,13 @@ from modsync_jax.aggregators import _base, _config, _cosines
 def imtl_g_weights(gramian: Array) -> Array:
     """Weights of IMTL-G: of sum 1, with equal projections of the update on all unit gradients.
 
-    `w = v / sum v` with `v_k = a_k / n_k`, a = C⁺ 1 as in `config_weights`; for independent
-    gradients that is the paper's `v = G⁺ diag(G)^½`, and where they are dependent the direction
-    stays ConFIG's too. K = 2 gives `w ∝ 1 / n`. Zero gradients are left out.
+    `w = v / sum v` with `v_k = a_k / n_k`, a = C⁺ 1 as in `config_weights`. For independent
+    gradients this is the paper's `v = G⁺ diag(G)^½`. For dependent ones the direction is still
+    ConFIG's. K = 2 gives `w ∝ 1 / n`. Zero gradients are left out.
 
-    Weights may be negative. When `sum v < 0` the paper's update is the opposite of ConFIG's and
-    climbs; near `sum v = 0` it is long, and below `8 K eps sum |v|` it is set to zero.
+    Weights may be negative. When `sum v < 0` the paper's update is opposite to ConFIG's and raises
+    the losses. Near `sum v = 0` it is long, and where `|sum v|` is below `8 K eps sum |v|` it is
+    set to zero.
 
     Args:
       gramian: `[K, K]`.
@@ -29,7 +30,7 @@ def imtl_g_weights(gramian: Array) -> Array:
     c, n = _cosines.cosines(gramian)
     inverse = _cosines.reciprocal(n)
     v = inverse if len(n) == 2 else _config.equal_cosines(c)[0] * inverse
-    v = v * _cosines.reciprocal(jnp.abs(v).max())  # sums of 1e15 and less square safely
+    v = v * _cosines.reciprocal(jnp.abs(v).max())  # squares of sums up to 1e15 are safe
     total = jnp.where(jnp.abs(v.sum()) > _cosines.cutoff(c) * jnp.abs(v).sum(), v.sum(), 0.0)
     return v * _cosines.reciprocal(total)
 
@@ -38,7 +39,7 @@ def imtl_g(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraA
     """IMTL-G as a transformation of stacked gradients; see `imtl_g_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

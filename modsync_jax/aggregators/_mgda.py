@@ -9,9 +9,9 @@ from modsync_jax.aggregators import _base, _cosines, _faces
 def mgda_weights(gramian: Array) -> Array:
     """Weights of MGDA: not negative, of sum 1, and of the smallest `||sum_k w_k g_k||`.
 
-    The update never conflicts, and is never longer than the shortest gradient, relative to which it
-    is accurate. It is zero at Pareto-stationary points, so with any gradient that is zero: a group
-    of parameters that one objective does not depend on never moves.
+    The update never conflicts, and it is never longer than the shortest gradient; its error is
+    relative to that length. It is zero at Pareto-stationary points, so also where any gradient is
+    zero: if one objective does not depend on a group of parameters, the group never moves.
 
     Args:
       gramian: `[K, K]`, K up to 12; cost and accuracy as in `_faces`.
@@ -33,7 +33,7 @@ def mgda(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraArg
     """MGDA as a transformation of stacked gradients; see `mgda_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

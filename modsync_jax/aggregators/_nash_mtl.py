@@ -15,10 +15,10 @@ def nash_mtl_weights(gramian: Array) -> Array:
 
     In terms of unit gradients, `x = w n` solves `x_k (C x)_k = 1`: the update never depends on the
     norms, and its own length is always √K. For K = 2 it is `(u_1 + u_2) / √(1 + cos)`. Otherwise
-    damped Newton steps, which descend from anywhere and converge quadratically: five to ten, or
-    about sixty next to Pareto-stationary points, of some 0.02 ms each on a CPU core. Where
-    gradients are dependent up to `K / (sum x)^2 = 8 K eps`, the update is zero; zero gradients are
-    left out.
+    damped Newton steps solve the equation; they descend from anywhere and converge quadratically.
+    Five to ten steps of about 0.02 ms each on a CPU core are enough, or about sixty next to
+    Pareto-stationary points. Where gradients are dependent up to `K / (sum x)^2 = 8 K eps`, the
+    update is zero. Zero gradients are left out.
 
     Args:
       gramian: `[K, K]`.
@@ -44,7 +44,7 @@ def nash_mtl_weights(gramian: Array) -> Array:
         x, _, step = state
         hessian = jnp.eye(len(x), dtype=c.dtype) + x[:, None] * c * x
         relative = jnp.linalg.solve(hessian, ones - x * _cosines.times(c, x))
-        # A step this long keeps x positive and descends by half of what the slope promises.
+        # A step of this length keeps x positive and descends by half of the slope's forecast.
         length = 1.0 / (1.0 + jnp.maximum(-relative, 0.0).max())
         return x * (1.0 + length * relative), jnp.abs(relative).max(), step + 1
 
@@ -60,7 +60,7 @@ def nash_mtl(*, groups: _base.Groups = None) -> optax.GradientTransformationExtr
     """Nash-MTL as a transformation of stacked gradients; see `nash_mtl_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -9,9 +9,9 @@ Partition = Sequence[Sequence[int]]
 
 
 def of_sums(weights_fn: Callable[[Array], Array], partition: Partition) -> Callable[[Array], Array]:
-    """A weighting of K gradients from a weighting of their sums over groups of objectives.
+    """Turns a weighting of sums over groups of objectives into a weighting of K gradients.
 
-    With A [groups, K], 1 where an objective is in a group, the sums have the Gramian `A G Aᵀ`.
+    Let A [groups, K] be 1 where an objective is in a group. The sums have the Gramian `A G Aᵀ`.
     """
 
     def weights(gramian: Array) -> Array:

@@ -14,13 +14,13 @@ from modsync_jax.aggregators import _base, _cosines
 def pcgrad_weights(gramian: Array, *, key: Array | None) -> Array:
     """Weights of PCGrad: the sum of the gradients, each without its conflicts.
 
-    Each g_i loses its component along every g_j that what is left of it conflicts with, one j
-    after the other. About K small kernels.
+    For each g_i, one g_j after the other is compared with the current remainder of g_i. If the two
+    conflict, the remainder loses its component along g_j. The method runs about K small kernels.
 
     Args:
       gramian: `[K, K]`.
-      key: PRNG key of the order of the j, drawn for each i; None takes them as they come. For
-        K = 2 there is one order.
+      key: PRNG key for the order of the j, which is drawn for each i; None keeps the order of the
+        objectives. For K = 2 there is one order.
 
     Returns:
       `[K]`.
@@ -33,9 +33,9 @@ def pcgrad_weights(gramian: Array, *, key: Array | None) -> Array:
     order = jnp.broadcast_to(rows, c.shape)
     if key is not None:
         order = jax.random.permutation(key, order, axis=1, independent=True)
-    left = jnp.eye(len(n), dtype=c.dtype)  # row i: what is left of u_i, by unit gradients
+    left = jnp.eye(len(n), dtype=c.dtype)  # row i: the remainder of u_i, in terms of unit gradients
     for j in order.T:
-        along = (left * c[j]).sum(1)  # <u_j, what is left of u_i>
+        along = (left * c[j]).sum(1)  # <u_j, remainder of u_i>
         conflict = jnp.where(j == rows, 0.0, jnp.minimum(along, 0.0))
         left = left - conflict[:, None] * (j[:, None] == rows)
     return _cosines.times(left.T, n) * _cosines.reciprocal(n)
@@ -50,11 +50,11 @@ def pcgrad(
     """PCGrad as a transformation of stacked gradients; see `pcgrad_weights` for the formula.
 
     Args:
-      order: in which order a gradient meets the others: `"random"`, drawn anew every update, or
-        `"fixed"`, that of the objectives.
-      key: PRNG key of the random order, `jax.random.key(0)` if None; the extra argument `key` of
-        `update` takes its place.
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      order: the order in which a gradient meets the others: `"random"`, drawn anew every update, or
+        `"fixed"`, the order of the objectives.
+      key: PRNG key of the random order, `jax.random.key(0)` if None. The extra argument `key` of
+        `update` replaces it.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Raises:
       ValueError: on an unknown order.

@@ -1,4 +1,4 @@
-"""Sum and mean of the gradients: what training on the summed loss does."""
+"""Sum and mean of the gradients, as in training on the summed or the mean loss."""
 
 import jax.numpy as jnp
 import optax

@@ -11,9 +11,9 @@ from modsync_jax.aggregators import _base, _cosines, _faces
 def upgrad_weights(gramian: Array) -> Array:
     """Weights of UPGrad: `1/K sum_k π(g_k)`.
 
-    π is the projection on the dual cone, the directions that conflict with no gradient:
-    `π(g_k) = sum_i v_i g_i`, v of the smallest length of that sum with `v >= e_k`. It scales with
-    its argument, so the K small problems are those of unit gradients, whatever the norms.
+    π is the projection on the dual cone, the directions that conflict with no gradient: `π(g_k) =
+    sum_i v_i g_i`, where v makes that sum shortest subject to `v >= e_k`. It scales with its
+    argument, so the K small problems are solved for unit gradients.
 
     Args:
       gramian: `[K, K]`, K up to 12; cost and accuracy as in `_faces`.
@@ -28,7 +28,7 @@ def upgrad_weights(gramian: Array) -> Array:
     c, n = _cosines.cosines(gramian)
     all_faces = _faces.faces(c)
     added = jax.vmap(lambda column: _faces.minimize(all_faces, c, -column))(c)
-    projections = jnp.eye(len(n), dtype=c.dtype) + added  # row k: π(u_k) by unit gradients
+    projections = jnp.eye(len(n), dtype=c.dtype) + added  # row k: π(u_k) in terms of unit gradients
     return _cosines.times(projections.T, n) * _cosines.reciprocal(n) / len(n)
 
 
@@ -36,7 +36,7 @@ def upgrad(*, groups: _base.Groups = None) -> optax.GradientTransformationExtraA
     """UPGrad as a transformation of stacked gradients; see `upgrad_weights` for the formula.
 
     Args:
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Example:
       >>> import jax.numpy as jnp

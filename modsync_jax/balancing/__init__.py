@@ -1,8 +1,8 @@
 """Loss balancing: stacked gradients in, stacked out, each multiplied by its loss weight.
 
 It chains before any aggregator: `optax.chain(balancing.norm_balance(2), aggregators.dcgd(), ...)`.
-Every method takes the objectives as their number or by name; the mapping of objectives that the
-gradients come from is a collection of names too, so that nobody has to count or to sort.
+Every method takes the objectives as their number or by name. The mapping of objectives behind the
+gradients is a collection of names too, so nobody has to count or sort.
 """
 
 from typing import NoReturn

@@ -13,18 +13,18 @@ from modsync_jax._ranges import check_range
 
 PyTree = Any
 Names = int | Collection[str]
-"""K, or the objectives' names: any collection of them, such as the mapping of objectives itself."""
+"""K, or any collection of the objectives' names, such as the mapping of objectives itself."""
 
 
 class BalancingState(NamedTuple):
     """State of a balancing method; `optax.tree_utils.tree_get(state, "loss_weights")` finds it.
 
     Attributes:
-      updates: how many updates there were, [] int32.
+      updates: the number of updates so far, [] int32.
       loss_weights: factors of the gradients, [K].
-      memory: what else the rule remembers.
-      axes: how many axes each parameter had at `init`; they grow by one when no aggregator follows.
-        To JAX it is part of the structure and no array, so no checkpoint holds it.
+      memory: the rule's own state.
+      axes: the number of axes of each parameter at `init`; it grows by one when no aggregator
+        follows. JAX sees it as structure and not as an array, so no checkpoint holds it.
     """
 
     updates: Array
@@ -45,12 +45,12 @@ jax.tree_util.register_pytree_with_keys(
 
 
 class Given(NamedTuple):
-    """What a rule sees.
+    """The arguments of a rule.
 
     Attributes:
       grads: the stacked gradients, leaves `[K, ...]`.
       loss_weights: the latest weights, [K].
-      memory: as the rule left it.
+      memory: the rule's own state, as it returned it.
       first: whether this is the first update, [] bool.
       extra: the extra arguments of `update`.
     """
@@ -73,13 +73,13 @@ def from_rule(
     every: int | Array = 1,
     start: Callable[[Array], tuple[Array, PyTree]] = lambda ones: (ones, ()),
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds a balancing method: row k of the stacked gradients is multiplied by its loss weight.
+    """Builds a balancing method, which multiplies row k of the gradients by its loss weight.
 
     Args:
       rule: pure function from `Given` to the new weights [K] and the new memory.
       objectives: K, or the objectives' names.
       needs: names of the extra arguments of `update` that the rule reads.
-      every: the rule is asked at updates 0, every, 2 every, ...; weights stay in between.
+      every: the rule runs at updates 0, every, 2 every, ...; weights stay in between.
       start: from ones [K] to the first weights and memory.
 
     Returns:
@@ -88,8 +88,8 @@ def from_rule(
 
     Raises:
       ValueError: on a K or `every` below 1, repeated names and, when traced, on gradients that are
-        not a stack of K for `params`, a missing extra argument, or parameters that have grown since
-        `init`.
+        not a stack of K for `params`, a missing extra argument, or parameters that have gained an
+        axis since `init`.
     """
     num_objectives = count_of(objectives)
     check_range("every", every, 1)
@@ -132,12 +132,12 @@ def from_rule(
 
 
 def _axes(params: PyTree) -> tuple[int, ...]:
-    """How many axes each leaf has: inside `shard_map`, shapes are others than outside."""
+    """The number of axes of each leaf; `shard_map` changes shapes, but not this number."""
     return tuple(jnp.ndim(leaf) for leaf in jax.tree.leaves(params))
 
 
 def count_of(objectives: Names) -> int:
-    """K, from itself or from the objectives' names.
+    """Returns K, given as a number or by the objectives' names.
 
     Raises:
       ValueError: on a K below 1, on one string, or on repeated names.
@@ -155,7 +155,7 @@ def count_of(objectives: Names) -> int:
 
 
 def index_of(objectives: Names, reference: str | int) -> int:
-    """The index of an objective, given by name or by index in the sorted order of names.
+    """Returns the index of an objective, given by name or by index in the sorted order of names.
 
     Raises:
       ValueError: on an unknown name, a name without the others, or an index out of range.
@@ -184,5 +184,5 @@ def norms(grads: PyTree) -> Array:
 
 
 def quotient(a: Array, b: Array, otherwise: Array) -> Array:
-    """`a / b`, and `otherwise` where b is not positive: an objective that says nothing."""
+    """`a / b`, and `otherwise` where b is not positive: there the objective says nothing."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), otherwise)

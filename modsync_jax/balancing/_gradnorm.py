@@ -18,14 +18,14 @@ def gradnorm(
     """Trains the loss weights so that losses that fall slowly get large gradients.
 
     With norms `n_k`, `G_k = λ_k n_k` and the inverse training rates `r_k = (L_k / L_k(0)) / mean_j
-    (L_j / L_j(0))`, the weights descend `sum_k |G_k - mean_j G_j r_k^alpha|`, the second term held
-    constant, and are scaled back to the sum K. They are kept above 1e-3. Norms are those of all
-    parameters: a PINN has no layer of its own for an objective.
+    (L_j / L_j(0))`, the weights descend `sum_k |G_k - mean_j G_j r_k^alpha|`, where the second term
+    is held constant, and are scaled back to the sum K. They are kept above 1e-3. Norms are taken
+    over all parameters, because a PINN has no layers that belong to one objective.
 
     Args:
       objectives: K, or the objectives' names.
       alpha: how strongly rates are evened out; not negative.
-      optimizer: moves the weights; `optax.adam(0.025)` if None.
+      optimizer: the optimiser of the weights; `optax.adam(0.025)` if None.
 
     Raises:
       ValueError: on a negative alpha and, when traced, on missing `losses`.

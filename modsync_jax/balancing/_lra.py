@@ -24,13 +24,13 @@ def lra(
     """Weighs conditions until their mean gradient is as large as the residual's largest.
 
     With r the reference, `λ̂_k = max |g_r| / mean |g_k|` and `λ_k <- (1 - alpha) λ_k + alpha λ̂_k`
-    every few updates; λ_r stays 1, and a weight whose gradient is zero stays. The defaults are the
-    authors' code, with which their figures were made: the mean is that of λ_k g_k, so that λ_k
-    tends to the square root of what the paper's text gives. The text is `alpha=0.9,
-    weighted=False, mean="entries"`.
+    every few updates. λ_r stays 1, and a weight with a zero gradient stays as it is. The defaults
+    follow the authors' code, which made their figures: the mean is taken of λ_k g_k, so λ_k tends
+    to the square root of the value in the paper's text. The text is `alpha=0.9, weighted=False,
+    mean="entries"`.
 
-    The reference has no default: which objective is the residual can't be told from the gradients,
-    and its index depends on the other names.
+    The reference has no default, because gradients do not show which objective is the residual, and
+    its index depends on the other names.
 
     Args:
       objectives: K, or the objectives' names.
@@ -38,8 +38,9 @@ def lra(
         order.
       alpha: share of the new value, in [0, 1].
       every: updates between new values.
-      weighted: whether the mean is taken of the gradient of λ_k L_k instead of L_k.
-      mean: over all entries, or the mean over kernels (leaves of two or more axes) of theirs.
+      weighted: whether the mean is taken of the gradient of λ_k L_k or of L_k.
+      mean: `"entries"` for the mean over all entries, `"kernels"` for the mean over kernels (leaves
+        of two or more axes) of each kernel's mean.
 
     Raises:
       ValueError: on a hyperparameter out of range, or a reference that is not an objective.

@@ -11,10 +11,10 @@ from modsync_jax.balancing._base import Given
 def norm_balance(
     objectives: _base.Names, *, decay: float | Array = 0.9, every: int = 100
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives all gradients one length, that of their mean.
+    """Gives all gradients the same length, the mean of their lengths.
 
-    `λ_k <- decay λ_k + (1 - decay) mean_j n_j / n_k`, n_k the norm of gradient k; the weight of a
-    zero gradient stays. The source has the sum in place of the mean, a factor K.
+    `λ_k <- decay λ_k + (1 - decay) mean_j n_j / n_k`, where n_k is the norm of gradient k. The
+    weight of a zero gradient stays. The source has the sum instead of the mean, a factor of K.
 
     Args:
       objectives: K, or the objectives' names.

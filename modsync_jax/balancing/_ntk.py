@@ -15,12 +15,13 @@ PyTree = Any
 
 
 def ntk(objectives: _base.Names, *, every: int = 100) -> optax.GradientTransformationExtraArgs:
-    """Gives all parts of the tangent kernel one trace: `λ_k = sum_j T_j / T_k`.
+    """Gives all parts of the tangent kernel the same trace: `λ_k = sum_j T_j / T_k`.
 
-    T_k is the trace of `J_k J_kᵀ`, J_k the Jacobian of objective k's residual vector by the
-    parameters. `update` takes the traces as the extra argument `residual_jacobian_traces`, [K], or
-    a function without arguments that returns them, called only when they are needed. Compute them
-    by `jacobian_traces`. The weight of a trace that is zero stays.
+    T_k is the trace of `J_k J_kᵀ`, where J_k is the Jacobian of objective k's residual vector with
+    respect to the parameters. `update` takes the traces as the extra argument
+    `residual_jacobian_traces`: an array [K], or a function without arguments that returns it and is
+    called only when it is needed. `jacobian_traces` computes them. The weight of a zero trace
+    stays.
 
     Args:
       objectives: K, or the objectives' names.
@@ -32,7 +33,7 @@ def ntk(objectives: _base.Names, *, every: int = 100) -> optax.GradientTransform
     References:
       Wang, Yu and Perdikaris, When and why PINNs fail to train: A neural tangent kernel
       perspective, JCP 2022, Algorithm 1. There residuals are not divided by the number of points;
-      which vectors are meant is the caller's choice.
+      here the caller chooses the vectors.
     """
 
     def rule(now: Given) -> tuple[Array, tuple]:
@@ -53,20 +54,21 @@ def jacobian_traces(
 ) -> Array:
     """The traces of `J_k J_kᵀ`, the sums of squared per-point gradients, up to rounding.
 
-    Random probes are not used, because they are noise where it matters: the kernels of a PINN have
-    few large eigenvalues, and the ratio of two traces at 3×50 on Burgers' equation, estimated by
-    one Rademacher probe each, lies between 0.14 and 4.9 times the exact one (5-95%, after 2,000
-    steps); 128 probes still leave 0.84 to 1.17. The exact traces of 1,280 points cost 7 gradients
-    of all objectives at 3×50 and at 5×128 on two CPU cores: 7% of a step when they are taken every
-    100 steps.
+    Random probes are not used, because they are too noisy: the kernels of a PINN have few large
+    eigenvalues. On Burgers' equation at 3×50, after 2,000 steps, one Rademacher probe for each
+    trace estimates the ratio of two traces as 0.14 to 4.9 times the exact one (5-95%). With 128
+    probes the range is still 0.84 to 1.17. The exact traces of 1,280 points cost 7 gradients of all
+    objectives at 3×50 and at 5×128 on two CPU cores: 7% of a step when they are taken every 100
+    steps.
 
     Args:
-      residuals: for each name a pointwise function from the parameters and N points to a vector,
-        in which each entry depends on one point alone: `[N]`, or more if a point has several.
+      residuals: for each name a pointwise function from the parameters and N points to a vector.
+        Each entry depends on one point alone; a point may have several entries, so the length is N
+        or more.
       params: the parameters.
       points: for each name a pytree of arrays whose leading axis is N.
-      chunk: how many points' gradients are held at once; memory is `chunk` times the parameters.
-        16 was the fastest of 16, 64 and 256 on CPUs.
+      chunk: the number of points whose gradients are held at once; memory is `chunk` times the
+        parameters. 16 was the fastest of 16, 64 and 256 on CPUs.
 
     Returns:
       The traces [K], by sorted name.

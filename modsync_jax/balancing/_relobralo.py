@@ -18,19 +18,19 @@ def relobralo(
     look_back: float | Array = 0.999,
     key: Array | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Weighs losses by how little they fell since the step before, and since the start.
+    """Gives large weights to losses that fell little since the step before and since the start.
 
-    With `b(t, s) = K softmax_k(L_k(t) / (temperature L_k(s)))` and ρ drawn 1 with probability
-    `look_back`, else 0, `λ(t) = alpha (ρ λ(t-1) + (1 - ρ) b(t, 0)) + (1 - alpha) b(t, t-1)`. The
-    first weights are 1.
+    With `b(t, s) = K softmax_k(L_k(t) / (temperature L_k(s)))` and a random ρ that is 1 with
+    probability `look_back` and 0 otherwise, `λ(t) = alpha (ρ λ(t-1) + (1 - ρ) b(t, 0)) + (1 -
+    alpha) b(t, t-1)`. The first weights are 1.
 
     Args:
       objectives: K, or the objectives' names.
-      temperature: of the softmax; positive, smaller is sharper.
+      temperature: temperature of the softmax; positive, smaller is sharper.
       alpha: share of the past, in [0, 1].
       look_back: expectation of ρ, in [0, 1].
       key: PRNG key of ρ, kept in the state and split every update; `jax.random.key(0)` if None. An
-        extra argument `key` that is not None takes its place.
+        extra argument `key` that is not None replaces it.
 
     Raises:
       ValueError: on a hyperparameter out of range and, when traced, on missing `losses`.

@@ -1,4 +1,4 @@
-"""Self-adaptive weights, of losses and of points, which ascend what the parameters descend."""
+"""Self-adaptive weights of losses and of points: they ascend the loss that parameters descend."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ def self_adaptive(
 
     Args:
       objectives: K, or the objectives' names.
-      optimizer: moves the s_k; `optax.adam(1e-3)` if None. It gets the negative gradient, since
-        optimisers descend.
+      optimizer: the optimiser of the s_k; `optax.adam(1e-3)` if None. It gets the negative
+        gradient, because optimisers descend.
       mask: increasing function of single numbers.
 
     Raises:
@@ -64,7 +64,7 @@ def point_weighted(
     residuals: Mapping[str, Callable[..., Array]],
     mask: Callable[[Array], Array] = jnp.square,
 ) -> dict[str, Callable[..., Array]]:
-    """Objectives `mean_n mask(w_n) r_n²` of `PointWeighted` parameters, for points that stay.
+    """Objectives `mean_n mask(w_n) r_n²` of `PointWeighted` parameters, for fixed points.
 
     Args:
       residuals: for each name a function `(params, *args) -> [N]`.
@@ -88,11 +88,11 @@ def self_adaptive_points(
     params_tx: optax.GradientTransformation,
     weights_tx: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Parameters descend through `params_tx`; each point's weight ascends its objective.
+    """Trains parameters by `params_tx`, while each point's weight ascends its objective.
 
     Args:
       params_tx: from stacked gradients to updates, such as an aggregator and an optimiser.
-      weights_tx: moves the point weights; `optax.adam(1e-3)` if None.
+      weights_tx: the optimiser of the point weights; `optax.adam(1e-3)` if None.
 
     Returns:
       A transformation over stacked gradients of `PointWeighted`.
@@ -117,7 +117,7 @@ def self_adaptive_points(
         weights = params.point_weights
         ascent = {
             name: -updates.point_weights[name][k] for k, name in enumerate(sorted(weights))
-        }  # objective k alone depends on its weights
+        }  # only objective k depends on its weights
         lifts, weights_state = tx.update(ascent, state[1], weights)
         return PointWeighted(moves, lifts), (params_state, weights_state)
 

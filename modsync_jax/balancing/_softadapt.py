@@ -16,13 +16,13 @@ def softadapt(
     loss_weighted: bool = False,
     normalized: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives more weight to losses that rise, or fall least: `λ = softmax(beta s)`.
+    """Gives more weight to losses that rise or that fall least: `λ = softmax(beta s)`.
 
     `s_k = L_k(t) - L_k(t-1)`; weights sum to 1 and start at 1 / K.
 
     Args:
       objectives: K, or the objectives' names.
-      beta: positive favours the losses that do worst, negative those that do best.
+      beta: a positive value favours the losses that do worst, a negative one those that do best.
       loss_weighted: multiplies the exponentials by the losses before they are normalised.
       normalized: divides s by `sum_j |s_j|` first.
 

@@ -1,4 +1,4 @@
-"""Optimisers of stacked gradients: methods that stand in the place of aggregator and Adam."""
+"""Optimisers of stacked gradients: methods that replace both the aggregator and Adam."""
 
 from modsync_jax.optimizers._momentum_config import MomentumConfigState, momentum_config
 from modsync_jax.optimizers._per_objective import multi_adam, per_objective

@@ -1,4 +1,4 @@
-"""Moving averages of the gradients of objectives that are seen one at a time."""
+"""Moving averages of the objectives' gradients, for methods that see one objective at a time."""
 
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ class Momenta(NamedTuple):
     """The momentum of each objective.
 
     Attributes:
-      counts: how often each objective was seen, [K] int32.
-      steps: how often one was seen since all of them were, the first such time included, [] int32.
+      counts: the number of times that each objective was seen, [K] int32.
+      steps: the number of steps since every objective has been seen, counted from 1 at the first
+        such step, [] int32.
       sums: moving averages that start at zero, leaves [K, ...].
     """
 
@@ -26,13 +27,13 @@ class Momenta(NamedTuple):
 
 
 def start(params: PyTree, num_objectives: int) -> Momenta:
-    """Momenta of K objectives that were not seen."""
+    """Returns the momenta of K objectives before any was seen."""
     sums = jax.tree.map(lambda p: jnp.zeros((num_objectives, *p.shape), p.dtype), params)
     return Momenta(jnp.zeros(num_objectives, jnp.int32), jnp.zeros((), jnp.int32), sums)
 
 
 def move(momenta: Momenta, grad: PyTree, objective: Array | int, decay: float | Array) -> Momenta:
-    """The momentum of one objective moved by its gradient, leaves [...]; the others stay."""
+    """Moves the momentum of one objective by its gradient, leaves [...]; the others stay."""
 
     def one(m: Array, g: Array) -> Array:
         return m.at[objective].set((decay * m[objective] + (1.0 - decay) * g).astype(m.dtype))
@@ -43,9 +44,9 @@ def move(momenta: Momenta, grad: PyTree, objective: Array | int, decay: float | 
 
 
 def corrected(momenta: Momenta, decay: float | Array) -> PyTree:
-    """The stack of momenta without the bias of their start, each by its own count.
+    """Returns the stack of bias-corrected momenta, each corrected by its own count.
 
-    It is zero until every objective was seen.
+    It is zero until every objective has been seen.
     """
     inverse = _cosines.reciprocal(1.0 - decay**momenta.counts)
     factors = jnp.where(momenta.steps > 0, inverse, 0.0)
@@ -53,7 +54,7 @@ def corrected(momenta: Momenta, decay: float | Array) -> PyTree:
 
 
 def check(grad: PyTree, params: PyTree, objective: Array | int | None) -> Array | int:
-    """Returns `objective`, or raises a ValueError without it or on other than one gradient."""
+    """Returns `objective`; raises a ValueError if it or a single gradient is missing."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(grad)]
     expected = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     if objective is None or shapes != expected:

@@ -15,7 +15,7 @@ class MomentumConfigState(NamedTuple):
     """State of `momentum_config`.
 
     Attributes:
-      momenta: of the objectives, and how often they were moved.
+      momenta: the momenta of the objectives and the counts of their moves.
       first: moving average of the pseudo-gradients, leaves [...].
       second: moving average of their squares, leaves [...].
     """
@@ -34,7 +34,7 @@ def momentum_config(
     *,
     groups: _base.Groups = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """M-ConFIG: an optimiser, in Adam's place, that takes one objective's gradient a step.
+    """M-ConFIG: an optimiser that replaces Adam and takes one objective's gradient a step.
 
     With `value_and_objective_grad` a step costs about 1/K of one that computes all gradients:
 
@@ -42,12 +42,13 @@ def momentum_config(
         loss, grad = value_and_grad(params, index, batch)
         updates, state = tx.update(grad, state, params, objective=index)
 
-    Objective i has a momentum m_i, moved by its own gradients alone, with the bias correction
-    `1 - b1^t_i` of its own count t_i. With d_t = ConFIG(the corrected momenta), the pseudo-gradient
-    p_t is the gradient whose bias-corrected momentum is d_t: `(1 - b1^t) d_t = b1 (1 - b1^(t-1))
-    d_(t-1) + (1 - b1) p_t`. With v the moving average of its square, the update is `-learning_rate
-    d_t / (√(v / (1 - b2^t)) + eps)`. It is zero until every objective was seen; t counts from
-    there, as in the authors' code. Memory: K + 2 times the parameters, Adam's is 2.
+    Objective i has a momentum m_i, moved by its own gradients alone, with the bias correction `1 -
+    b1^t_i` of its own count t_i. Let d_t be ConFIG's update for the corrected momenta. The
+    pseudo-gradient p_t is the gradient whose bias-corrected momentum is d_t: `(1 - b1^t) d_t = b1
+    (1 - b1^(t-1)) d_(t-1) + (1 - b1) p_t`. With v the moving average of its square, the update is
+    `-learning_rate d_t / (√(v / (1 - b2^t)) + eps)`. It is zero until every objective has been
+    seen; t counts from then on, as in the authors' code. Its memory is K + 2 times the parameters,
+    Adam's is 2 times.
 
     Args:
       num_objectives: K.
@@ -55,14 +56,14 @@ def momentum_config(
       b1: decay of the momenta.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
-      groups: parameters that are aggregated apart, as in `from_weights`.
+      groups: parameters that are aggregated separately, as in `from_weights`.
 
     Returns:
       A transformation whose `update(grad, state, params, objective=index)` takes the gradient of
       one objective, leaves `[...]`, and its index by sorted name, [] integer, which may be traced.
 
     Raises:
-      ValueError: when traced, on a missing `objective` or a gradient that is not one of `params`.
+      ValueError: when traced, on a missing `objective` or a gradient that does not fit `params`.
 
     References:
       Liu, Chu and Thuerey, ConFIG: Towards Conflict-free Training of Physics Informed Neural

@@ -12,7 +12,7 @@ from modsync_jax import aggregators, gradients
 def per_objective(
     tx: optax.GradientTransformation, num_objectives: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Applies `tx` to every objective's gradient, each with a state of its own.
+    """Applies `tx` to every objective's gradient, with a separate state for each.
 
     Args:
       tx: a transformation of plain gradients, such as `optax.scale_by_adam()`.
@@ -47,7 +47,7 @@ def multi_adam(
     b2: float = 0.99,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """MultiAdam: Adam's direction for each objective, then their mean; it takes Adam's place.
+    """MultiAdam: the mean of Adam's directions for each objective; it replaces Adam.
 
     Args:
       num_objectives: K.

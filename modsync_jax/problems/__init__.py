@@ -1,4 +1,4 @@
-"""PDE problems: those of the literature by name, and what a user needs to state another."""
+"""PDE problems: the literature's problems by name, and the parts for a problem of your own."""
 
 from modsync_jax.problems._base import GROUPINGS, Problem
 from modsync_jax.problems._conditions import (

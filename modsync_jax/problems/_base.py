@@ -1,4 +1,4 @@
-"""A PDE problem as data, and the pure functions of it that training needs.
+"""A PDE problem as data, and the pure functions that training needs of it.
 
 A problem knows neither networks nor training. It draws batches of points from a key, evaluates
 named residuals at them, and gathers those into scalar objectives.
@@ -36,29 +36,28 @@ class Problem:
     """A PDE with its conditions.
 
     Its terms are `"residual"` and the conditions, by name. Everything is checked when the problem
-    is made: it is traced once, without being computed, so that no shape can broadcast into a wrong
-    answer later.
+    is made. For this it is traced once, without computing numbers, so no shape can broadcast into a
+    wrong answer later.
 
     Attributes:
       name: the problem's name.
-      domain: where it holds, such as `box(t=(0, 1), x=(-1, 1))`.
-      residual: `(u, x, **unknowns) -> {"pde": value, ...}`, what vanishes at a point `x` of shape
-        `[d]`; each value has the shape `[]` or `[1]`.
+      domain: the region where the equation holds, such as `box(t=(0, 1), x=(-1, 1))`.
+      residual: `(u, x, **unknowns) -> {"pde": value, ...}`, values that vanish for the solution at
+        a point `x` of shape `[d]`; each has the shape `[]` or `[1]`.
       conditions: the conditions by name.
-      points: how many points each term draws; a `data` condition without a number uses all of its
-        points.
+      points: the number of points that each term draws; a `data` condition without a number uses
+        all its points.
       outputs: names of the m values of the field.
-      unknowns: starting values of coefficients that are trained too; the residual gets them by
-        keyword.
-      observe: `(u, x, **unknowns) -> {"speed": value, ...}`, the q quantities that are drawn and
-        compared with the reference, as a residual returns its values; the outputs by default.
-      reference: the quantities of the solution if it is known, from points `[N, d]` to values
-        `[N, q]`.
-      coefficients: the values that residual, conditions and reference were made with, by name: a
-        record, of what `problems.get` needs to make the problem again.
+      unknowns: starting values of trained coefficients; the residual gets them by keyword.
+      observe: `(u, x, **unknowns) -> {"speed": value, ...}`, the q quantities that pictures show
+        and the reference gives, in the form of a residual's values; the outputs by default.
+      reference: the quantities of the solution, from points `[N, d]` to values `[N, q]`, if it is
+        known.
+      coefficients: the values behind residual, conditions and reference, by name: a record from
+        which `problems.get` can make the problem again.
       sampler: name of the sampler in `modsync_jax.sampling`.
       standardize: whether the network should see standardised coordinates.
-      source: where the problem, its settings and its reference come from.
+      source: the source of the problem, its settings and its reference.
 
     Raises:
       ValueError: something does not fit; one sentence says what.
@@ -115,10 +114,10 @@ class Problem:
 
     @cached_property
     def quantities(self) -> tuple[str, ...]:
-        """Names of the q quantities that are drawn and compared with the reference."""
+        """Names of the q quantities that pictures show and the reference gives."""
         names: list[str] = []
 
-        def trace(x: Array) -> None:  # dictionaries come out of `eval_shape` sorted
+        def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
             names.extend(self._observe(self._any_field(), self.unknowns, x))
 
         jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
@@ -144,8 +143,8 @@ class Problem:
           measurements.
 
         Raises:
-          ValueError: points for a term that does not exist, no points for one that does, a number
-            below 1, or an unknown sampler.
+          ValueError: points for a term that does not exist, no points for an existing term, a
+            number below 1, or an unknown sampler.
         """
         counts = self._counts(points)
         draw = sampling.get(sampler or self.sampler)
@@ -226,10 +225,10 @@ class Problem:
 
         Args:
           field_of: from trained parameters to the field and the unknowns.
-          block_points: how many points of a term are held in memory at once, all by default; see
-            `modsync_jax.blocks.summed`.
-          place: gets the points of a term, or a block of them, before their residuals are computed,
-            to say on which devices they are.
+          block_points: the number of points of a term that memory holds at once, all by default;
+            see `modsync_jax.blocks.summed`.
+          place: a function that gets the points of a term, or a block of them, before their
+            residuals are computed, and places them on devices.
 
         Returns:
           For each term a pure function `(params, batch) -> scalar`, where `batch` is what `sample`
@@ -295,9 +294,9 @@ class Problem:
         grouping: str = "grouped",
         weights: Mapping[str, float | Array] | None = None,
     ) -> dict[str, Callable[[Any, Batch], Array]]:
-        """Returns for each objective its residuals as one vector whose squared norm is its value.
+        """Returns each objective's residuals as one vector; its squared norm is the objective.
 
-        Pointwise residuals are scaled by the root of weight / points. Tangent kernels are of
+        Pointwise residuals are scaled by the root of weight / points. Tangent kernels are those of
         these vectors. Arguments and errors as in `objectives`.
 
         Returns:
@@ -318,7 +317,7 @@ class Problem:
     def _weighted_groups(
         self, grouping: str, weights: Mapping[str, float | Array] | None
     ) -> dict[str, tuple[float | Array, tuple[str, ...]]]:
-        """Returns the weight and the terms of each objective."""
+        """Returns each objective's weight and terms."""
         groups, weights = self.objective_terms(grouping), weights or {}
         for name in weights:
             if name not in groups:
@@ -344,7 +343,7 @@ class Problem:
         return self.conditions[name].sample(self.domain, key, counts.get(name), sampler, dtype)
 
     def _trace(self, name: str, counts: Mapping[str, int], sampler: Sampler) -> dict[str, Array]:
-        """Evaluates one term of an arbitrary smooth field, for its shapes."""
+        """Evaluates one term of an arbitrary smooth field, to find its shapes."""
         points = self._draw(name, jax.random.key(0), counts, sampler, jnp.float32)
         return self.term(name)(self._any_field(), self.unknowns, points)
 
@@ -364,11 +363,11 @@ class Problem:
             raise ValueError(f"{self.name}, observe: {explained(error, self._gets)}") from None
         if self.reference is None:
             return
-        points = np.tile(self.domain.mean, (q + 1, 1))  # N differs from q: no accidental match
+        points = np.tile(self.domain.mean, (q + 1, 1))  # N is not q: no match by accident
         try:
             shape = np.shape(self.reference(points))
         except jax.errors.TracerArrayConversionError:
-            return  # coefficients are traced, and a reference is computed from numbers
+            return  # coefficients are traced, but a reference needs numbers
         if shape != (q + 1, q):
             hint = "; add an axis, values[:, None]" if len(shape) == 1 else ""
             raise ValueError(
@@ -378,12 +377,12 @@ class Problem:
 
 
 def _count(points: Any) -> int:
-    """Returns N for the points of a term, a pytree of arrays of that leading axis."""
+    """Returns N, the leading axis of all arrays in the points of a term."""
     return len(jax.tree.leaves(points)[0])
 
 
 def _scalars(values: Mapping[str, Array], owner: str) -> dict[str, Array]:
-    """Returns named values at a point as scalars, with nothing left to broadcasting."""
+    """Returns named values at a point as scalars, so that nothing can broadcast."""
     if not isinstance(values, Mapping) or not values:
         raise ValueError(f"{owner} must return named values, {{'pde': ...}}, but returned {values}")
     for name, value in values.items():

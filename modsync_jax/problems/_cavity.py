@@ -1,16 +1,17 @@
-"""Reference for the lid-driven cavity: its velocity by a spectral method, in float64.
+"""Reference for the lid-driven cavity: the velocity by a spectral method in float64.
 
 The stream function ψ (u = ψ_y, v = -ψ_x) of the steady flow solves
 
     Δ²ψ = Re (ψ_y Δψ_x - ψ_x Δψ_y) on [0, 1]²,  ψ = 0 and ∂ψ/∂n given on the walls.
 
-The velocity jumps where the moving lid meets a wall, and no polynomial follows. Near such a corner
-ψ = r f(θ) + Re r² h(θ) + ..., with f of the Stokes flow (Taylor 1962) and h of its inertia (Gupta,
-Manohar & Noble 1981). Both are subtracted, and what is left is a polynomial found by collocation at
-Chebyshev points and Newton's method, as Botella & Peyret (1998) do for velocity and pressure.
+The velocity jumps where the moving lid meets a wall, and no polynomial can follow the jump. Near
+such a corner ψ = r f(θ) + Re r² h(θ) + ..., where f is the Stokes flow (Taylor 1962) and h its
+inertia (Gupta, Manohar & Noble 1981). Both are subtracted. The remainder is a polynomial, found by
+collocation at Chebyshev points and Newton's method, as Botella & Peyret (1998) do for velocity and
+pressure.
 
-The lid may be regularised in part or whole: its velocity is (1 - ρ) + ρ 16 x² (1 - x)², so that
-at ρ = 1 it meets the walls at rest (Shen 1991) and nothing jumps.
+The lid may be regularised in part or whole: its velocity is (1 - ρ) + ρ 16 x² (1 - x)². At ρ = 1 it
+meets the walls at rest (Shen 1991), and nothing jumps.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,8 @@ def lid(x: Array, regularization: float | Array) -> Array:
 def velocity(points: np.ndarray, regularization: float | Array = 0.0) -> np.ndarray:
     """Returns the velocity `[N, 2]`, (u, v), in float64 at points `[N, 2]`, (x, y).
 
-    Its error is 4e-5 in the relative L2 norm and 6e-4 at the worst, beside the upper corners. In
-    these corners it is the velocity of the lid.
+    Its error is 4e-5 in the relative L2 norm and at most 6e-4, beside the upper corners. In these
+    corners the result is the velocity of the lid.
     """
     x, y = np.asarray(points, np.float64).T
     jump = 1 - float(np.asarray(regularization))
@@ -49,20 +50,20 @@ def velocity(points: np.ndarray, regularization: float | Array = 0.0) -> np.ndar
 
 
 def _corners(x: NDArray, y: NDArray, jump: float) -> NDArray:
-    """Returns the flow of both upper corners as `_homogeneous` does, `[6, N]`.
+    """Returns the flow of both upper corners, `[6, N]` as in `_homogeneous`.
 
-    Where the lid's velocity jumps by less than 1, Stokes flow is less by as much, its inertia by
-    the square.
+    The Stokes flow is proportional to the jump of the lid's velocity, its inertia to the jump's
+    square.
 
-    The right corner is the left one in a mirror, which turns the sense of rotation and so the sign
-    of the inertia.
+    The right corner is the mirror image of the left one. The mirror reverses the rotation, and with
+    it the sign of the inertia.
     """
     f, h = _profiles()
     f, h = jump * f, jump**2 * REYNOLDS * h
     with np.errstate(divide="ignore", invalid="ignore"):  # in the corners
         left = _homogeneous(1, f, x, 1 - y) + _homogeneous(2, h, x, 1 - y)
         right = _homogeneous(1, f, 1 - x, 1 - y) - _homogeneous(2, h, 1 - x, 1 - y)
-        # From distances to x and y: the signs of ψ, ψ_x, ψ_y, Δψ_x, Δψ_y, Δ²ψ.
+        # Signs of ψ, ψ_x, ψ_y, Δψ_x, Δψ_y, Δ²ψ on the way from distances to x and y.
         return (left.T * (1, 1, -1, 1, -1, 1) + right.T * (1, -1, -1, -1, -1, 1)).T
 
 
@@ -112,7 +113,7 @@ def _profiles() -> tuple[Chebyshev, Chebyshev]:
 
 @cache
 def _polynomial(degree: int, jump: float) -> NDArray:
-    """Returns the Chebyshev coefficients of what the corners leave of ψ, `[degree + 1] * 2`."""
+    """Returns the Chebyshev coefficients of ψ without the corners' flow, `[degree + 1] * 2`."""
     nodes, d = _differentiation(degree)
     eye, d2 = np.eye(degree + 1), d @ d
     d_x, d_y = np.kron(d, eye), np.kron(eye, d)
@@ -127,8 +128,8 @@ def _polynomial(degree: int, jump: float) -> NDArray:
     value, slope_x, slope_y, *higher = _corners(x, y, jump)
     inside = np.minimum(depth_x, depth_y) >= 2
 
-    # One condition on the slope for every point beside a wall. At the corners of that ring there
-    # are two; those of lid and floor follow there from the others.
+    # One condition on the slope for every point beside a wall. A corner of that ring is beside two
+    # walls; there the conditions of lid and floor follow from the others.
     side = (depth_x == 0) & (depth_y >= 1)
     floor = (depth_y == 0) & (depth_x >= 2)
     wall = np.minimum(depth_x, depth_y) == 0

@@ -1,4 +1,4 @@
-"""What every problem does with the coefficients that it is made with."""
+"""The conversion and check of a problem's coefficients."""
 
 import jax
 from jax import Array
@@ -9,14 +9,14 @@ from modsync_jax._ranges import check_range
 def coefficient(
     name: str, value: float | Array, low: float = float("-inf"), high: float = float("inf")
 ) -> float | Array:
-    """Returns a coefficient as a float, which takes the dtype of what it meets; tracers pass.
+    """Returns a coefficient as a float, which takes the dtype of its operands; tracers pass.
 
-    So one problem serves points of every dtype, and its reference computes in float64.
+    So one problem serves points of every dtype, and its reference is computed in float64.
 
     Args:
       name: the coefficient's name.
       value: a number `[]`, or a tracer that stands for one.
-      low: the smallest value for which problem and reference hold.
+      low: the smallest value for which problem and reference are valid.
       high: the largest one.
 
     Raises:

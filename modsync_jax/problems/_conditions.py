@@ -1,8 +1,8 @@
 """Conditions: pointwise residuals on points other than the collocation points.
 
-A condition knows where its points are and what has to vanish there. Those on a face share one
-class, which compares an operator of the field (its value, its normal derivative, ...) with a
-target.
+A condition draws its points and defines the residual that vanishes there. All conditions on a face
+share one class, which compares an operator of the field (its value, its normal derivative, ...)
+with a target.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ Target = float | Callable[[Array], ArrayLike]
 """A number for every output, or a function from a point `[d]` to values `[m]` (`[]` if m is 1)."""
 
 Operator = Callable[[Field, Array, Boundary], Mapping[str, Array]]
-"""From a field, a point `[d]` and its face to values `[m]` by suffix of the outputs' names."""
+"""A function from a field, a point `[d]` and its face to values `[m]` by suffix of the names."""
 
 
 class Condition(Protocol):
-    """What a `Problem` asks of a condition."""
+    """The interface between a `Problem` and a condition."""
 
     def sample(
         self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
@@ -48,9 +48,9 @@ class FaceCondition:
 
     Attributes:
       face: name of the face, such as `"t=0"`.
-      operator: what is compared.
-      target: what it must equal.
-      component: the output that it holds for; all of them when None.
+      operator: the operator of the field.
+      target: the value that the operator must have.
+      component: the output to which it applies; all of them when None.
     """
 
     face: str
@@ -84,8 +84,8 @@ class DataCondition:
     """The field equals measurements; made by `data`.
 
     Attributes:
-      points: where, `[N, d]`.
-      values: what, `[N, m]`, or `[N, 1]` with a component.
+      points: the places of the measurements, `[N, d]`.
+      values: the measurements, `[N, m]`, or `[N, 1]` with a component.
       component: the output that was measured; all of them when None.
     """
 
@@ -108,7 +108,7 @@ class DataCondition:
     def sample(
         self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
     ) -> dict[str, Array]:
-        """Returns all measurements, or `count` different random ones where there are more."""
+        """Returns all measurements, or `count` different random ones if there are more."""
         if self.points.shape[1] != len(domain.coordinates):
             raise ValueError(
                 f"data needs points of the coordinates {', '.join(domain.coordinates)}, got shape"
@@ -133,7 +133,7 @@ def value(face: str, target: Target, component: str | None = None) -> FaceCondit
 
 
 def derivative(face: str, name: str, target: Target, component: str | None = None) -> FaceCondition:
-    """A partial derivative is given: `derivative("t=0", "t", g)` is `u_t(0, x) = g(0, x)`.
+    """Prescribes a partial derivative: `derivative("t=0", "t", g)` is `u_t(0, x) = g(0, x)`.
 
     Args:
       face: name of the face.
@@ -178,10 +178,10 @@ def robin(
 
 
 def periodic(face: str, order: int = 1, component: str | None = None) -> FaceCondition:
-    """The field continues across a face of a box as it enters at the opposite one.
+    """Periodic condition: the field agrees on a face of a box and on the opposite face.
 
     Args:
-      face: name of the face, `"x=1"`; its opposite is meant with it.
+      face: name of one of the two faces, such as `"x=1"`.
       order: the highest derivative across the face that must agree; 0 compares values only.
       component: as in `FaceCondition`.
 
@@ -209,8 +209,7 @@ def periodic(face: str, order: int = 1, component: str | None = None) -> FaceCon
 def data(points: ArrayLike, values: ArrayLike, component: str | None = None) -> DataCondition:
     """Measurements: the field equals `values` at `points`.
 
-    Without a number of points in the problem all of them are used in every step, with one a random
-    minibatch.
+    Every step uses all measurements, or a random minibatch if the problem gives a number of points.
 
     Args:
       points: `[N, d]`.
@@ -226,7 +225,7 @@ def data(points: ArrayLike, values: ArrayLike, component: str | None = None) -> 
 def _differences(
     values: Array, target: ArrayLike, outputs: tuple[str, ...], component: str | None
 ) -> dict[str, Array]:
-    """Returns `values - target` at one point, as named scalars; nothing is left to broadcasting."""
+    """Returns `values - target` at one point as named scalars, so that nothing can broadcast."""
     if values.shape != (len(outputs),):
         raise ValueError(
             f"the field must return shape ({len(outputs)},) at a point, one value for each of"

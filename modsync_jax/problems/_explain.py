@@ -1,4 +1,4 @@
-"""What a user's function did wrong, in one sentence with its line."""
+"""One sentence, with the line, about an error in a user's function."""
 
 import linecache
 import traceback
@@ -33,11 +33,11 @@ _SENTENCES: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def explained(error: Exception, gets: str) -> str:
-    """One line that says where a user's function failed and what to do.
+    """Returns one line about the place of a failure in a user's function and the remedy.
 
     Args:
-      error: what the function raised.
-      gets: the arguments that it is called with, in words.
+      error: the exception that the function raised.
+      gets: the arguments of the call, in words.
     """
     text = str(error).strip().partition("\n")[0]
     sentence = next(
@@ -49,7 +49,7 @@ def explained(error: Exception, gets: str) -> str:
         sentence = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not any(part in f.filename for part in _LIBRARIES)]
-    if not own or isinstance(error, ValueError):  # our own messages name what is wrong
+    if not own or isinstance(error, ValueError):  # our own messages already name the cause
         return sentence
     name, line = own[-1].filename, own[-1].lineno or 0
     source = linecache.getline(name, line).strip()

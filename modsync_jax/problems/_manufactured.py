@@ -22,16 +22,16 @@ def manufactured(
     domain: Domain,
     **settings: Any,
 ) -> Problem:
-    """Returns the problem `operator(u) = f` whose forcing f is made so that `exact` solves it.
+    """Returns the problem `operator(u) = f`, with the forcing f for which `exact` is the solution.
 
     This is the method of manufactured solutions (Roache 2002). The forcing is the operator of the
-    exact solution, by automatic differentiation at every point and in the points' own dtype. The
-    reference is the exact solution in float64.
+    exact solution, computed by automatic differentiation at every point and in the points' own
+    dtype. The reference is the exact solution in float64.
 
     Args:
       operator: the equation's left side, `(u, x) -> {"pde": value, ...}` as a residual.
       exact: the solution as a JAX function, from a point `[d]` to values `[m]`.
-      domain: where the equation holds.
+      domain: the region where the equation holds.
       **settings: the other attributes of the `Problem`. Its conditions may take `exact` as target:
         `value("x=0", exact)`.
 
@@ -69,6 +69,6 @@ def manufactured(
 
 
 def _float64() -> AbstractContextManager:
-    """Switches 64-bit types on for this thread alone; the switch moved within JAX."""
+    """Switches 64-bit types on for this thread alone; JAX has moved the switch."""
     owner = jax if hasattr(jax, "enable_x64") else jax.experimental
     return owner.enable_x64(True)

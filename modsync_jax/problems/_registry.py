@@ -60,11 +60,12 @@ def get(name: str, /, **coefficients: float | Array) -> Problem:
     Args:
       name: the problem's name, or a location as in `load`.
       **coefficients: values that replace the problem's own, such as `viscosity=0.02`. They may be
-        traced: losses of the problem can be differentiated with respect to them, and mapped over.
+        traced, so that the problem's losses can be differentiated with respect to them or mapped
+        over them.
 
     Raises:
-      ValueError: no such problem, or no such coefficient of it; the message has the nearest name.
-        A coefficient for which the problem does not hold. For files see `load`.
+      ValueError: no such problem or coefficient, with the nearest name in the message; or a
+        coefficient outside its range. For files see `load`.
 
     Example:
       >>> print(get("burgers", viscosity=0.02).coefficients)
@@ -76,7 +77,7 @@ def get(name: str, /, **coefficients: float | Array) -> Problem:
 
 
 def load(location: str, /, **coefficients: float | Array) -> Problem:
-    """Returns the problem of this name in a Python file; the file is executed.
+    """Executes a Python file and returns the problem of this name in it.
 
     Args:
       location: `"path/to/file.py:name"`, where the name is a `Problem` or a function that returns
@@ -84,7 +85,7 @@ def load(location: str, /, **coefficients: float | Array) -> Problem:
       **coefficients: arguments for the function.
 
     Raises:
-      ValueError: no such file, no such name in it, something else than a problem under it, or
+      ValueError: no such file, no such name in it, a name of something other than a problem, or
         coefficients that do not fit.
     """
     path, _, name = location.rpartition(":")
@@ -94,11 +95,11 @@ def load(location: str, /, **coefficients: float | Array) -> Problem:
     if not Path(path).is_file() or spec is None or spec.loader is None:
         raise ValueError(f"no Python file {path!r} to load the problem {name!r} from")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
+    sys.modules[spec.name] = module  # dataclasses and pickle look up their module
     try:
         spec.loader.exec_module(module)
     except ValueError:
-        raise  # of a problem in it, which says what is wrong
+        raise  # from a problem in the file; its message is clear already
     except Exception as error:
         raise ValueError(f"{path} can't be loaded: {explained(error, 'nothing')}") from None
     if not hasattr(module, name):
@@ -121,7 +122,7 @@ def load(location: str, /, **coefficients: float | Array) -> Problem:
 
 
 def _make(name: str, function: Callable[..., Any], coefficients: Mapping[str, Any]) -> Any:
-    """Calls a problem's function with coefficients that it takes."""
+    """Calls a problem's function with coefficients, after checking their names."""
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(function)
     parameters = {n: p for n, p in signature.parameters.items() if p.kind in by_keyword}

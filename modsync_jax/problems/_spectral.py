@@ -1,7 +1,8 @@
-"""References for evolution equations without a formula: Fourier modes, and ETDRK4 in time.
+"""References for evolution equations without a formula: Fourier modes in x, ETDRK4 in time.
 
-For u_t = L u + P g(u) on t in [0, 1], periodic in x in [-1, 1], where L and P are polynomials in
-∂/∂x and g is a function of the value. Computed once, in float64, in a fraction of a second.
+The equations are u_t = L u + P g(u) for t in [0, 1], periodic in x in [-1, 1]. L and P are
+polynomials in ∂/∂x, and g is a function of the value. A reference is computed once, in float64, in
+a fraction of a second.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Symbol = Callable[[NDArray], NDArray]
-"""A polynomial in ∂/∂x: from ∂/∂x of each mode, `iπk`, to the factor of the mode."""
+"""A polynomial in ∂/∂x, as a function from each mode's `iπk` to its factor."""
 
-_STENCIL = 4  # time levels that an interpolation uses
+_STENCIL = 4  # time levels in each interpolation
 
 
 def evolve(
@@ -25,9 +26,9 @@ def evolve(
 ) -> Callable[[NDArray], NDArray]:
     """Returns the solution of u_t = L u + P g(u), from points `[N, 2]`, (t, x), to `[N]`.
 
-    Exponential time differencing of the fourth order, with its coefficients as means over circles
-    in the complex plane (Kassam & Trefethen 2005). Between points of the grid the solution is its
-    trigonometric interpolant, between time levels a cubic.
+    The method is exponential time differencing of fourth order; its coefficients are means over
+    circles in the complex plane (Kassam & Trefethen 2005). The result interpolates between grid
+    points by trigonometric functions and between time levels by a cubic.
 
     Args:
       initial: u(0, x).
@@ -76,7 +77,7 @@ def _etdrk4(
 
 
 def _interpolate(levels: NDArray, slope: NDArray, points: NDArray) -> NDArray:
-    """Returns values `[N]` at points `[N, 2]`; in chunks, because it needs [N, M]."""
+    """Returns values `[N]` at points `[N, 2]`, in chunks because memory grows as N M."""
     chunks = np.array_split(np.asarray(points, np.float64), 1 + len(points) // 1024)
     return np.concatenate([_interpolate_chunk(levels, slope, *chunk.T) for chunk in chunks])
 

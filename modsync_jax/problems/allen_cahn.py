@@ -1,9 +1,9 @@
-"""Allen-Cahn equation: two phases, and fronts between them that sharpen.
+"""Allen-Cahn equation: two phases with sharpening fronts between them.
 
 u_t = ν u_xx + 5u - 5u³,  ν = 1e-4,  t in [0, 1],  x in [-1, 1]
 u(0, x) = x² cos(πx),  u and u_x periodic in x
 
-The initial value is periodic, its slope is not: at x = ±1 the solution starts with a kink.
+The initial value is periodic, but its slope is not, so the solution starts with a kink at x = ±1.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ def residual(u: Field, x: Array, diffusivity: float | Array) -> dict[str, Array]
 def reference(points: np.ndarray, diffusivity: float | Array) -> np.ndarray:
     """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x), by a Fourier method.
 
-    Its error is 1e-5 in the relative L2 norm, all of it around the kink of the start: 4e-4 at t = 0
-    and x = ±1, below 1e-6 from t = 0.5 on. Elsewhere it is below 1e-8 from t = 0.05 on, and 4e-7 at
-    the smallest and the largest diffusivity.
+    Its error is 1e-5 in the relative L2 norm, all of it around the initial kink: 4e-4 at t = 0 and
+    x = ±1, and below 1e-6 from t = 0.5 on. Elsewhere the error is below 1e-8 from t = 0.05 on, and
+    4e-7 at the smallest and the largest diffusivity.
     """
     return _solution(np.float64(diffusivity))(points)[:, None]
 
@@ -53,7 +53,7 @@ def _solution(diffusivity: np.float64) -> Callable[[NDArray], NDArray]:
 
 
 def problem(diffusivity: float | Array = 1e-4) -> Problem:
-    """Returns the problem, with points of our own: the source uses a discrete time.
+    """Returns the problem, with our own choice of points, because the source uses discrete time.
 
     Raises:
       ValueError: a diffusivity outside [2e-5, 0.01].

@@ -1,4 +1,4 @@
-"""Viscous Burgers equation, whose shock at x = 0 is as thin as the viscosity.
+"""Viscous Burgers equation, with a shock at x = 0 as thin as the viscosity.
 
 u_t + u u_x = ν u_xx,  ν = 0.01/π,  t in [0, 1],  x in [-1, 1]
 u(0, x) = -sin(πx),  u(t, -1) = u(t, 1) = 0
@@ -16,7 +16,7 @@ from modsync_jax.problems._coefficients import coefficient
 from modsync_jax.problems._conditions import value
 from modsync_jax.sampling import box
 
-# Converged to rounding for viscosities from 0.001 to 0.1, to 1e-8 at 1; 100 are not.
+# Converged to rounding for viscosities from 0.001 to 0.1, to 1e-8 at 1; 100 nodes are too few.
 NODES = 200
 
 
@@ -30,7 +30,7 @@ def reference(points: np.ndarray, viscosity: float | Array) -> np.ndarray:
     """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x).
 
     The Cole-Hopf transformation gives a quotient of two integrals against a heat kernel (Basdevant
-    et al. 1986), here by Gauss-Hermite quadrature in z, with y = x - 2 z √(νt):
+    et al. 1986). They are computed by Gauss-Hermite quadrature in z, with y = x - 2 z √(νt):
 
         u(t, x) = -∫ sin(πy) F(y) exp(-z²) dz / ∫ F(y) exp(-z²) dz,   F(y) = exp(-cos(πy) / 2πν)
     """

@@ -3,8 +3,8 @@
 u u_x + v u_y + p_x = Δu / Re,  u v_x + v v_y + p_y = Δv / Re,  u_x + v_y = 0 on [0, 1]²
 (u, v) = (1, 0) on the lid, y = 1, and (0, 0) on the walls
 
-Of the two forms this is the one on which plain PINNs fail (Wang, Teng & Perdikaris 2021). The
-reference is the velocity; the pressure is determined only up to a constant.
+Plain PINNs fail on this one of the two forms (Wang, Teng & Perdikaris 2021). The reference is the
+velocity, because the pressure is determined only up to a constant.
 """
 
 from functools import partial
@@ -38,10 +38,10 @@ def velocity(w: Field, x: Array) -> dict[str, Array]:
 
 
 def problem(regularization: float | Array = 0.0) -> Problem:
-    """Returns the problem, with the points of its source; from 0 to 1 the lid's ends slow down.
+    """Returns the problem, with the points of its source; `regularization` slows the lid's ends.
 
-    The error that is reported, that of the vector (u, v), is no less than the error of its length,
-    which the source reports.
+    Reports give the error of the vector (u, v). It is no less than the error of the vector's
+    length, which the source reports.
 
     Raises:
       ValueError: a regularisation outside [0, 1].

@@ -1,4 +1,4 @@
-"""Convection that is fast enough for plain PINNs to fail: they find the mean, not the wave.
+"""Fast convection, on which plain PINNs fail: they find the mean instead of the wave.
 
 u_t + β u_x = 0,  β = 30,  t in [0, 1],  x in [0, 2π]
 u(0, x) = sin x,  u periodic in x
@@ -30,7 +30,7 @@ def reference(points: np.ndarray, speed: float | Array) -> np.ndarray:
 
 
 def problem(speed: float | Array = 30.0) -> Problem:
-    """Returns the problem, with as many points as in its source, which keeps them fixed."""
+    """Returns the problem, with as many points as its source, which does not redraw them."""
     speed = coefficient("speed", speed)
     return Problem(
         name="convection",

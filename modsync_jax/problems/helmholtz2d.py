@@ -1,4 +1,4 @@
-"""Helmholtz equation in two dimensions, with a manufactured solution that is faster in y than in x.
+"""Helmholtz equation in two dimensions; its manufactured solution oscillates faster in y than in x.
 
 Δu + k² u = f on [-1, 1]²,  u given on the boundary, where it is 0
 u = sin(a₁πx) sin(a₂πy),  k = 1,  (a₁, a₂) = (1, 4)

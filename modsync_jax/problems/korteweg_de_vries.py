@@ -30,7 +30,7 @@ def reference(points: np.ndarray, dispersion: float | Array) -> np.ndarray:
     """Returns the solution `[N, 1]` in float64 at points `[N, 2]`, (t, x), by a Fourier method.
 
     Its error is below 1e-8 for dispersions from 0.0025 to 0.2, and 1e-7 at the smallest and the
-    largest one.
+    largest dispersion.
     """
     return _solution(np.float64(dispersion))(points)[:, None]
 
@@ -48,7 +48,7 @@ def _solution(dispersion: np.float64) -> Callable[[NDArray], NDArray]:
 
 
 def problem(dispersion: float | Array = 0.0025) -> Problem:
-    """Returns the problem, with points of our own: the source uses a discrete time.
+    """Returns the problem, with our own choice of points, because the source uses discrete time.
 
     Raises:
       ValueError: a dispersion outside [0.001, 1].

@@ -1,10 +1,10 @@
-"""Poisson's equation in one dimension, whose solution is as fast as one likes.
+"""Poisson's equation in one dimension; the frequency of its solution can be chosen.
 
 u'' = f on [0, 1],  u(0) = 0,  u(1) = sin C
 u = sin(Cx),  C = 4π
 
-The gradient of the residual's loss grows with the frequency C, that of the boundary's does not: the
-model by which Wang, Teng & Perdikaris explain why gradients become unbalanced.
+The gradient of the residual's loss grows with the frequency C, and the gradient of the boundary's
+loss does not. Wang, Teng & Perdikaris use this model to explain unbalanced gradients.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Poisson's equation on a square, the first problem of every textbook.
+"""Poisson's equation on a square, the first problem of most textbooks.
 
 Δu = f on [0, 1]²,  u given on the boundary, where it is 0
 u = sin(Cx) sin(Cy),  C = π

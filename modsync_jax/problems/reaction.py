@@ -1,4 +1,4 @@
-"""Logistic reaction: an ordinary differential equation at every x, yet plain PINNs fail on it.
+"""Logistic reaction: an ordinary differential equation at every x on which plain PINNs fail.
 
 u_t = ρ u (1 - u),  ρ = 5,  t in [0, 1],  x in [0, 2π]
 u(0, x) = h(x) = exp(-(x - π)² / 2(π/4)²),  u periodic in x
@@ -35,7 +35,7 @@ def reference(points: np.ndarray, rate: float | Array) -> np.ndarray:
 
 
 def problem(rate: float | Array = 5.0) -> Problem:
-    """Returns the problem, with as many points as in its source, which keeps them fixed."""
+    """Returns the problem, with as many points as its source, which does not redraw them."""
     rate = coefficient("rate", rate)
     return Problem(
         name="reaction",

@@ -1,4 +1,4 @@
-"""Wave equation on a string whose two modes differ in speed.
+"""Wave equation on a string, with two modes of different frequencies.
 
 u_tt = c² u_xx,  c = 2,  t in [0, 1],  x in [0, 1]
 u(0, x) = sin(πx) + ½ sin(4πx),  u_t(0, x) = 0,  u(t, 0) = u(t, 1) = 0

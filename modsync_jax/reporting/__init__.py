@@ -1,7 +1,7 @@
-"""Figures and the report of a run, and the comparison of several, from their files alone.
+"""Figures and reports of runs, and comparisons of several runs, from their files alone.
 
-This package reads what a run wrote (`config.json`, `metrics.csv`, `result.json`, `solution.npz`,
-`layers.npz`) and knows nothing of how it was trained: it needs NumPy and Matplotlib, not JAX.
+This package reads the files of a run (`config.json`, `metrics.csv`, `result.json`, `solution.npz`,
+`layers.npz`) and knows nothing of its training. It needs NumPy and Matplotlib, not JAX.
 """
 
 from modsync_jax.reporting._comparison import as_text, write_comparison

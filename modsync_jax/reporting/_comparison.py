@@ -17,7 +17,7 @@ from modsync_jax.reporting import _drawing, _fields, _html, _run
 from modsync_jax.reporting._ranking import Leader, Spread, leader, spread
 from modsync_jax.reporting._run import ERROR_KINDS, Run
 
-_SIDE_BY_SIDE = 6  # methods whose solutions are drawn
+_SIDE_BY_SIDE = 6  # methods with a picture of their solution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +26,16 @@ class Row:
 
     Attributes:
       method: its name.
-      seeds: how many runs there are.
-      failed: how many of them stopped on something that was not finite; they count no further.
-      score: what methods are ranked by: the error on validation points or, without a reference,
-        the loss without weights; the selected error where a run is too old to have a score.
+      seeds: the number of runs.
+      failed: the number of runs that stopped because something was not finite; the other columns
+        leave them out.
+      score: the number that ranks methods: the error on validation points or, without a reference,
+        the loss without weights. For older runs without a score it is the selected error.
       errors: relative L2 error on the test grid (the loss without a reference) by kind.
       absolute: mean absolute error of the selected network; None without a reference.
       milliseconds: time per step, without compilation.
-      seconds_to_target: training time to the given error, over the runs that reached it.
-      reached: how many runs reached it.
+      seconds_to_target: training time to the target error, over the runs that reached it.
+      reached: the number of runs that reached it.
     """
 
     method: str
@@ -57,15 +58,16 @@ def write_comparison(
     """Compares methods, and writes `comparison.csv`, `curves.csv`, figures and `comparison.html`.
 
     Args:
-      folders: the folders of each method's runs, a seed each; one without `result.json` has failed.
-      output_dir: where to write.
-      target: the error (the loss without a reference) to which the time is measured.
+      folders: the folders of each method's runs, one per seed; a run without `result.json` has
+        failed.
+      output_dir: the folder to write to.
+      target: the target error of the time-to-target column (a loss without a reference).
 
     Returns:
-      The table's rows, the lowest score first; methods without a finished run come last.
+      The table's rows, in order of their scores; methods without a finished run come last.
 
     Raises:
-      ValueError: when no run is finished, or the runs are not of one problem.
+      ValueError: when no run is finished, or the runs are of different problems.
     """
     runs = {name: [_finished(path) for path in paths] for name, paths in folders.items()}
     good = {name: [run for run in found if run] for name, found in runs.items()}
@@ -123,7 +125,7 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
 
 
 def _scores(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float]]:
-    """What methods are ranked by, by method and seed; one measure for all runs."""
+    """Returns the scores by method and seed, all of the same measure."""
     scored = _scored(runs)
     return {
         method: {str(r.result["seed"]): r.score if scored else r.selected_outcome for r in found}
@@ -138,7 +140,7 @@ def _scored(runs: Mapping[str, Sequence[Run]]) -> bool:
 def _medians(
     runs: Mapping[str, Sequence[Run]], scores: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Run]:
-    """The run of the median score of each of the first methods."""
+    """Returns the run with the median score of each of the first methods."""
     medians = {}
     for method, found in runs.items():
         ordered = sorted(found, key=lambda run: scores[method][str(run.result["seed"])])
@@ -148,7 +150,7 @@ def _medians(
 
 
 def _links(folders: Sequence[str | os.PathLike], output_dir: Path) -> list[tuple[str, str | None]]:
-    """The name of each run's folder, and the address of its report from the page, if it has one."""
+    """Returns the name of each run's folder, and the link to its report from the page, if any."""
     made = []
     for folder in map(Path, folders):
         report = folder / "report.html"
@@ -194,7 +196,7 @@ def _seconds_per_step(run: Run) -> float:
     timing = run.result["timing"]
     if timing["steps_per_second"]:
         return 1 / timing["steps_per_second"]
-    # Nothing is known of a run whose program was stopped between its last step and its result.
+    # A program that stopped between the last step and the result left no time: it gives NaN.
     return timing["training_seconds"] / max(run.result["steps"], 1) or math.nan
 
 
@@ -276,11 +278,11 @@ def _page(
     left_out = len([row for row in rows if row.failed < row.seeds]) - len(shown)
     captions = {
         "solutions": f"The network of the median score of each method (seeds {seeds}). All "
-        f"predictions share one scale; all {what} share another, a logarithmic one: the darker the "
+        f"predictions share one scale; all {what} share a second, logarithmic one, where darker is "
         f"better.{f' {left_out} methods with higher scores are left out.' if left_out else ''}",
         "steps": f"The {measure} against steps: geometric mean over seeds, and a band from the "
         f"smallest to the largest; dashed, the target of {target:g}.",
-        "time": "The same against training time, steps times the time per step, without "
+        "time": "The same against training time: steps times the time per step, without "
         "compilation.",
     }
     figures = {n: _html.figure(path, n, captions[n]) for n, path in images.items()}
@@ -289,8 +291,8 @@ def _page(
         f"""<p>{escape(layers)}, {result["steps"]:,} steps, learning rate
 {config["learning_rate"]:g}, on {escape(result["device"])}. Methods are ranked by <i>score</i>, the
 {by}; <i>selected</i> and <i>final</i> are the {measure}{" on the test grid" * known} of
-the selected network and of that after the last step. Numbers are geometric means over seeds, with
-the geometric standard deviation as a factor.</p>
+the selected network and of the network after the last step. Numbers are geometric means over
+seeds, with the geometric standard deviation as a factor.</p>
 <h2>Methods</h2>
 {_html.numbers(as_text(rows, target), winner=first is not None and first.is_best)}
 <h2>Solutions</h2>

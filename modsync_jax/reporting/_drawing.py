@@ -1,4 +1,4 @@
-"""The style of all figures, and how they are written."""
+"""The style of all figures, and their files."""
 
 import os
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def save(make: Callable[[], Figure], stem: str | os.PathLike, *, pdf: bool = Tru
         png = path.with_name(f"{path.name}.png")
         figure.savefig(png, dpi=DPI)
         if pdf:
-            figure.set_layout_engine("none")  # as it was found for the PNG, which takes the time
+            figure.set_layout_engine("none")  # the PNG has found the layout, which is the slow part
             # Same run, same bytes.
             same = {"CreationDate": None}
             figure.savefig(path.with_name(f"{path.name}.pdf"), dpi=DPI, metadata=same)

@@ -1,4 +1,4 @@
-"""Figures of what lies in the domain: the solution, residuals, and the points of training."""
+"""Figures over the domain: the solution, residuals, and the points of training."""
 
 import itertools
 import os
@@ -15,21 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar, limits, save
 
-_TIMES = 4  # at which curves over space are drawn
+_TIMES = 4  # times at which curves over space are drawn
 _ACROSS = 3  # panels of a figure without a reference, and methods of a comparison
 _SIGNED = 0.05  # share of the range below zero, or above, from which a field counts as signed
 _CLIPPED = 0.99  # quantile of absolute residuals, at which their colours end
-_DECADES = 4  # that the colours of errors of several methods span at most
+_DECADES = 4  # largest range of the colours for the errors of several methods
 
 
 class Plane(NamedTuple):
-    """Two coordinates of a grid, the others held.
+    """Two coordinates of a grid, with the others held fixed.
 
     Attributes:
-      free: the two, by index.
-      names: of the two.
-      where: the values at which the others are held, as text.
-      shape: of the whole grid.
+      free: the indices of the two.
+      names: the names of the two.
+      where: the values of the others, as text.
+      shape: the shape of the whole grid.
       at: the plane's index in the grid.
       grid: the two coordinates on the plane, `[a, b]` each.
     """
@@ -42,15 +42,15 @@ class Plane(NamedTuple):
     grid: tuple[NDArray, NDArray]
 
     def of(self, values: NDArray) -> NDArray:
-        """Values `[N]` of the grid on the plane, `[a, b]`."""
+        """Returns the plane's part, `[a, b]`, of values `[N]` on the grid."""
         return values.reshape(self.shape)[self.at]
 
 
 def planes(arrays: Mapping[str, NDArray]) -> list[Plane]:
-    """The planes on which a field is drawn.
+    """Returns the planes on which a field is drawn.
 
-    Beyond two coordinates, t, or the last one if there is no t, is held at three places, and what
-    is still too many in the middle of its range.
+    With more than two coordinates, t (the last one if there is no t) is held at three places, and
+    any further coordinate in the middle of its range.
     """
     names, shape = [str(name) for name in arrays["coordinates"]], tuple(arrays["shape"])
     grid = arrays["points"].reshape(*shape, len(names))
@@ -85,10 +85,10 @@ def draw_solution(arrays: Mapping[str, ArrayLike], stem: str | os.PathLike) -> P
     Args:
       arrays: as in a run's `solution.npz`: `coordinates` [d] and `outputs` [m], their names;
         `shape` [d], the grid's counts; `points` [N, d], in the order of a raveled grid whose last
-        coordinate runs fastest; `prediction` [N, m]; `reference` [N, m], if it is known; and, if
-        they are known, `residuals` [N, e] of the `equations` [e], which are drawn where there is no
+        coordinate runs fastest; `prediction` [N, m]; `reference` [N, m], if it is known; and
+        optionally `residuals` [N, e] of the `equations` [e], which are drawn if there is no
         reference.
-      stem: where to write, without a suffix; `<stem>.png` and `<stem>.pdf` come out.
+      stem: the path without a suffix, of `<stem>.png` and `<stem>.pdf`.
 
     Returns:
       The path of the PNG.
@@ -101,7 +101,7 @@ def draw_solution(arrays: Mapping[str, ArrayLike], stem: str | os.PathLike) -> P
 
 
 def solution(arrays: Mapping[str, NDArray]) -> Figure:
-    """Prediction, reference and absolute error; prediction and residual without a reference.
+    """Draws prediction, reference and absolute error; without a reference, prediction and residual.
 
     Arguments and errors as of `draw_solution`.
     """
@@ -129,7 +129,7 @@ def solution(arrays: Mapping[str, NDArray]) -> Figure:
 
 
 def residuals(arrays: Mapping[str, NDArray]) -> Figure:
-    """What is left of each equation, with its sign, over the domain."""
+    """Draws the signed residual of each equation over the domain."""
     quantities = _residuals(arrays)
     if len(arrays["coordinates"]) > 1:
         return _maps(arrays, quantities)
@@ -141,7 +141,7 @@ def residuals(arrays: Mapping[str, NDArray]) -> Figure:
 
 
 def slices(arrays: Mapping[str, NDArray]) -> Figure:
-    """Prediction and reference over space at some times; for t and one coordinate of space."""
+    """Draws prediction and reference over x at some times; for t and one coordinate x."""
     names = [str(name) for name in arrays["coordinates"]]
     time = names.index("t")
     shape = tuple(arrays["shape"])
@@ -158,7 +158,7 @@ def slices(arrays: Mapping[str, NDArray]) -> Figure:
                 true = np.moveaxis(known[quantity.name].reshape(shape), time, 0)[place]
                 axis.plot(x, true, **_REFERENCE)
             values = np.moveaxis(quantity.values.reshape(shape), time, 0)[place]
-            line = "--" if known else "-"  # dashed over a reference, which then shows through
+            line = "--" if known else "-"  # dashed, so that the reference shows through
             axis.plot(x, values, color=PALETTE[1], linestyle=line, label="prediction")
             axis.set_title(f"t = {points[place, 0, time]:.3g}")
             axis.set_xlabel(names[1 - time])
@@ -169,7 +169,7 @@ def slices(arrays: Mapping[str, NDArray]) -> Figure:
 
 
 def points(arrays: Mapping[str, NDArray]) -> Figure:
-    """Where one batch lies, by term; for two coordinates."""
+    """Draws the points of one batch, by term; for two coordinates."""
     drawn = {n.removeprefix("drawn/"): p for n, p in arrays.items() if n.startswith("drawn/")}
     plane = planes(arrays)[0]
     width = 0.6 * WIDTH
@@ -193,10 +193,10 @@ def points(arrays: Mapping[str, NDArray]) -> Figure:
 
 
 def side_by_side(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
-    """Solutions of one problem on one grid, by name, each above its error.
+    """Draws solutions of one problem on one grid, by name, each above its error.
 
-    All predictions share one scale of colours, all errors another, a logarithmic one. Without a
-    reference the size of the residual takes the place of the error.
+    All predictions share one scale of colours; all errors share a second, logarithmic one. Without
+    a reference, the size of the residual replaces the error.
     """
     if len(next(iter(solutions.values()))["coordinates"]) == 1:
         return _curves_together(solutions)
@@ -208,7 +208,7 @@ def side_by_side(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
     figure = Figure(figsize=(WIDTH, _height(WIDTH / across, plane) * down))
     panels = figure.subplots(down, across, squeeze=False)
     for axis in panels.flat:
-        _frame(axis, plane)  # also of those that stay empty: the last holds the colour bar
+        _frame(axis, plane)  # also for empty panels, the last of which holds the colour bar
         axis.set_axis_off()
     for axes, (block, band) in zip(panels, itertools.product(blocks, bands), strict=True):
         if band.reference is not None:
@@ -221,7 +221,7 @@ def side_by_side(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
 
 
 class _Band(NamedTuple):
-    """What is drawn in a row of panels: a field `[a, b]` of each solution, on one scale."""
+    """One row of panels: a field `[a, b]` of each solution, on one scale."""
 
     name: str
     fields: Mapping[str, NDArray]
@@ -285,7 +285,7 @@ def _residuals(arrays: Mapping[str, NDArray]) -> list[_Quantity]:
 
 
 def _maps(arrays: Mapping[str, NDArray], quantities: Sequence[_Quantity]) -> Figure:
-    """Heat maps of quantities; each has a row of its own where there are several planes."""
+    """Draws heat maps of quantities; with several planes, each quantity has its own row."""
     views = [(quantity, plane) for quantity in quantities for plane in planes(arrays)]
     across = min(_ACROSS, len(views))
     down = -(-len(views) // across)
@@ -351,7 +351,7 @@ def _curves_together(solutions: Mapping[str, Mapping[str, NDArray]]) -> Figure:
 
 
 def _heat_map(axis: Axes, plane: Plane, values: NDArray, title: str, **colours: Any) -> QuadMesh:
-    # Rasterized: as vectors, a PDF of a fine grid takes seconds to open.
+    # Rasterized, because a PDF of a fine grid in vectors takes seconds to open.
     mesh = axis.pcolormesh(*plane.grid, values, shading="nearest", rasterized=True, **colours)
     axis.set_title(f"{title}\n{plane.where}" if plane.where else title)
     axis.set_axis_on()
@@ -373,12 +373,12 @@ def _frame(axis: Axes, plane: Plane) -> None:
 
 
 def _is_space(plane: Plane) -> bool:
-    """Whether both coordinates are lengths, of which a picture should not stretch one."""
+    """Whether both coordinates are lengths, so that the picture needs an equal aspect."""
     return "t" not in plane.names
 
 
 def _height(width: float, plane: Plane) -> float:
-    """Inches for a panel of a width that includes its labels and colour bar."""
+    """Returns the height in inches of a panel whose width includes labels and colour bar."""
     if not _is_space(plane):
         return min(3.0, 0.9 * width)
     across, down = (float(np.ptp(values)) for values in plane.grid)
@@ -386,10 +386,10 @@ def _height(width: float, plane: Plane) -> float:
 
 
 def _colours(*fields: NDArray, true: NDArray | None = None) -> dict[str, Any]:
-    """One scale for fields: centred at 0 where they have both signs, else from end to end.
+    """Returns one scale for fields: centred at 0 if they have both signs, else from end to end.
 
-    Whether they do is asked of the true field, if it is known: a prediction of something positive
-    may be negative by an error. A little below zero does not count.
+    The true field decides if it is known, because a prediction of a positive field may be negative
+    by its error. Values slightly below zero do not count.
     """
     low, high = limits(*(fields if true is None else (true,)))
     signed = min(-low, high) > _SIGNED * (high - low)
@@ -401,14 +401,14 @@ def _colours(*fields: NDArray, true: NDArray | None = None) -> dict[str, Any]:
 
 
 def _residual_colours(values: NDArray) -> dict[str, Any]:
-    """Centred at 0; a few large values, at corners as a rule, do not hide the others."""
+    """Returns a scale centred at 0 on which a few large values at corners hide no others."""
     finite = np.abs(values[np.isfinite(values)])
     top = float(np.quantile(finite, _CLIPPED)) if finite.size else 1.0
     return {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
 
 
 def _log_colours(*fields: NDArray) -> dict[str, Any]:
-    """A logarithmic scale for sizes, which ends at the largest."""
+    """Returns a logarithmic scale for sizes; it ends at the largest."""
     positive = np.concatenate([field[np.isfinite(field) & (field > 0)] for field in fields])
     if not positive.size:
         return {"cmap": "magma", "vmin": 0, "vmax": 1}

@@ -16,16 +16,16 @@ from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar
 from modsync_jax.reporting._numbers import signed
 from modsync_jax.reporting._run import ERRORS, Column, Run, layer_label, pair_of
 
-MOST_PAIRS = 3  # of objectives drawn as curves; more are a matrix
-_MOST_WRITTEN = 10  # objectives of a matrix up to which its numbers are written
-_LEGEND_ROWS = 12  # that fit beside a panel
-_FEW_ROWS = 12  # up to which a curve shows its points
-_SMOOTHED = 10  # share of the rows, 1 / 10, that a running mean is taken over
+MOST_PAIRS = 3  # pairs of objectives drawn as curves; more are drawn as a matrix
+_MOST_WRITTEN = 10  # largest matrix with written numbers
+_LEGEND_ROWS = 12  # entries of a legend that fit beside a panel
+_FEW_ROWS = 12  # most rows for which a curve shows its points
+_SMOOTHED = 10  # a running mean is taken over 1 / 10 of the rows
 _FEWEST_SMOOTHED = 5
 
 
 def history(run: Run) -> Figure:
-    """Losses, and what else is known, against steps; the selected step is marked."""
+    """Draws losses, errors, unknowns and rates against steps, and marks the selected step."""
     panels: list[tuple[float, Callable[[Axes], None]]] = [(2.7, partial(_losses, run))]
     if has_terms(run):
         panels.append((2.7, partial(_terms, run)))
@@ -41,7 +41,7 @@ def history(run: Run) -> Figure:
 
 
 def has_terms(run: Run) -> bool:
-    """Whether the terms of the losses show more than the losses do."""
+    """Whether the terms show more than the losses."""
     losses = run.family("loss").values()
     return any(
         not any(np.array_equal(term, loss, equal_nan=True) for loss in losses)
@@ -56,7 +56,7 @@ def has_rates(run: Run) -> bool:
 
 
 def cosine(run: Run) -> Figure:
-    """Cosines between the objectives' gradients, and the gradients' norms, against steps."""
+    """Draws cosines between the objectives' gradients, and the gradients' norms, against steps."""
     pairs = run.family("cosine")
     if len(pairs) > MOST_PAIRS:
         return _conflict_of_many(run)
@@ -80,11 +80,11 @@ def cosine(run: Run) -> Figure:
 
 
 def running_mean(values: Column, weights: Column | None = None) -> Column:
-    """The mean of the rows around each, `[rows]`; those that are not finite do not count.
+    """Returns the mean of the finite rows around each row, `[rows]`.
 
     Args:
       values: `[rows]`.
-      weights: how many batches each row stands for, `[rows]`; one by default.
+      weights: the number of batches behind each row, `[rows]`; one by default.
     """
     weights = np.ones_like(values) if weights is None else weights
     known = np.isfinite(values) & np.isfinite(weights)
@@ -98,7 +98,7 @@ def running_mean(values: Column, weights: Column | None = None) -> Column:
 
 
 def sparsity(run: Run) -> Figure:
-    """Shares of weights kept, and each objective's thresholds, by layer, against steps."""
+    """Draws each layer's share of kept weights and each objective's thresholds against steps."""
     keep, thresholds = run.family("keep"), run.thresholds()
     colours = dict(zip(keep, colormaps["viridis"](np.linspace(0, 0.9, len(keep))), strict=True))
     figure, axes = _stack([2.8, *[2.2] * len(thresholds)])
@@ -125,7 +125,7 @@ def _losses(run: Run, axis: Axes) -> None:
 
 
 def _terms(run: Run, axis: Axes) -> None:
-    if not run.result["errors"]:  # selected by their sum
+    if not run.result["errors"]:  # their sum selects
         _sum(axis, run.steps, run.outcome, "sum")
     _named_curves(run, axis, "term")
     if not run.result["errors"]:
@@ -161,7 +161,7 @@ def _norms(run: Run, axis: Axes) -> None:
 
 
 def _conflict_of_many(run: Run) -> Figure:
-    """Cosines, and shares of opposed gradients, of each pair as a matrix."""
+    """Draws the cosine and the share of opposed gradients of each pair as matrices."""
     names = list(run.family("grad_norm"))
     k = len(names)
     size = min(1.0 + 0.42 * k, 4.2)
@@ -208,7 +208,7 @@ def _matrix(
 
 
 def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
-    """Panels above each other on one axis of steps; full width leaves room for legends beside."""
+    """Returns panels above each other on one axis of steps, with room for legends beside them."""
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.3))
     ratios = {"height_ratios": heights}
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw=ratios)
@@ -221,7 +221,7 @@ def _curve(axis: Axes, steps: Column, values: Column, label: str | None, **style
 
 
 def _named_curves(run: Run, axis: Axes, kind: str) -> None:
-    """The columns of a kind; a term or an objective looks the same in every panel."""
+    """Draws the columns of a kind; a term or an objective looks the same in every panel."""
     others = sorted({*run.family("loss"), *run.family("term")})
     order = list(dict.fromkeys(("boundary", "residual", *others)))
     for name, column in run.family(kind).items():
@@ -242,7 +242,7 @@ def _star(run: Run, axis: Axes, values: Column) -> None:
 
 def _logarithmic(axis: Axes, label: str) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.get_lines()])
-    if (np.isfinite(values) & (values > 0)).any():  # else Matplotlib can't place ticks
+    if (np.isfinite(values) & (values > 0)).any():  # without it Matplotlib can't place ticks
         axis.set_yscale("log")
     axis.set_ylabel(label)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modsync_jax.reporting._drawing import DPI
 
-_READABLE = 680  # CSS pixels; below this width the writing in a figure is too small to read
+_READABLE = 680  # CSS pixels; in a narrower figure the text is too small to read
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6470; --line: #d9dee4; --page: #fff;
@@ -49,7 +49,7 @@ a { color: inherit; }
 
 
 def page(title: str, body: str) -> str:
-    """A self-contained HTML page in the reports' style; `body` is HTML, `title` text."""
+    """Returns a self-contained HTML page in the reports' style; `body` is HTML, `title` is text."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -67,24 +67,24 @@ def page(title: str, body: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table whose rows start with their header."""
+    """Returns an HTML table whose rows start with their header."""
     lines = "\n".join(_line(cells) for cells in rows)
     return f'<div class="scroll"><table>\n{lines}\n</table></div>'
 
 
 def numbers(rows: Sequence[Sequence[str]], *, winner: bool = False) -> str:
-    """An HTML table of numbers that never break a line; a header row first.
+    """Returns an HTML table of numbers on unbroken lines, with a header row first.
 
     Args:
       rows: cells as text; the first of each row names it.
-      winner: whether the row after the header is marked.
+      winner: whether to mark the row after the header.
     """
     lines = "\n".join(_line(cells, marked=winner and i == 1) for i, cells in enumerate(rows))
     return f'<div class="scroll"><table class="numbers">\n{lines}\n</table></div>'
 
 
 def link_table(rows: Mapping[str, Sequence[tuple[str, str | None]]]) -> str:
-    """An HTML table of links: by the name of a row, texts with the address of each, if any."""
+    """Returns an HTML table of links: by the name of a row, texts with an address if any."""
     lines = []
     for name, links in rows.items():
         cells = [
@@ -99,7 +99,7 @@ def link_table(rows: Mapping[str, Sequence[tuple[str, str | None]]]) -> str:
 
 
 def figure(path: Path, name: str, caption: str) -> str:
-    """An HTML figure that holds a PNG; on a narrow screen a large one can be moved sideways."""
+    """Returns an HTML figure of a PNG; on a narrow screen a large figure scrolls sideways."""
     png = path.read_bytes()
     width = int.from_bytes(png[16:20], "big") * 96 // DPI  # its size in print, as CSS pixels
     data = base64.b64encode(png).decode()

@@ -13,13 +13,13 @@ _ACROSS = 6  # layers in a row
 
 
 def layers(arrays: Mapping[str, NDArray], *, masked: bool) -> Figure:
-    """How large the weights of each layer are, and, below, where its mask keeps them.
+    """Draws the sizes of each layer's weights and, below, the places where its mask keeps them.
 
     Args:
-      arrays: of `layers.npz`: `layers` [L], their names; `edges` [B+1] of the logarithm of absolute
-        weights; `kept` and `pruned` [L, B], counts; `mask/<i>` [a, b], the share of weights that
-        are kept in blocks of the kernel, whose rows are inputs.
-      masked: whether the method has masks; without them only sizes are drawn.
+      arrays: the arrays of `layers.npz`: `layers` [L], their names; `edges` [B+1] of the logarithm
+        of absolute weights; `kept` and `pruned` [L, B], counts; `mask/<i>` [a, b], the share of
+        weights that are kept in blocks of the kernel, whose rows are inputs.
+      masked: whether the method has masks; otherwise only sizes are drawn.
     """
     names, edges = [str(name) for name in arrays["layers"]], arrays["edges"]
     across = min(len(names), _ACROSS)

@@ -1,4 +1,4 @@
-"""How pages write numbers."""
+"""The number formats of the pages."""
 
 import math
 
@@ -15,13 +15,13 @@ def number(value: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """A number of three significant digits in the one style of a column: `9.11e-3`."""
+    """A number of three significant digits, in one style for a whole column: `9.11e-3`."""
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, which is 0% or 100% only where nothing or all is meant."""
+    """A share as a percentage; it reads 0% or 100% only for nothing or all."""
     if 0 < share < 0.01:
         return "<1%"
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"

@@ -1,4 +1,4 @@
-"""Which configuration is the best, and whether the seeds allow to say so."""
+"""The best configuration, and whether the seeds are enough to call it the best."""
 
 import dataclasses
 import math
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from modsync_jax.reporting._numbers import scientific
 
-_FEWEST_SEEDS = 3  # in common, before one configuration is said to beat another
-_ERRORS = 2.0  # standard errors by which it must
+_FEWEST_SEEDS = 3  # common seeds that a comparison of two configurations needs
+_ERRORS = 2.0  # standard errors by which the better one must lead
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """A geometric mean, and the geometric standard deviation, a factor.
+    """A geometric mean and the geometric standard deviation, which is a factor.
 
     Both are nan for no value; the factor is 1 for a single one.
     """
@@ -26,12 +26,12 @@ class Spread:
             return "–"
         if self.factor == 1:
             return scientific(self.mean)
-        space = "\u00a0"  # at which no line breaks
+        space = "\u00a0"  # spaces that do not break a line
         return f"{scientific(self.mean)}{space}×÷{space}{self.factor:.2f}"
 
 
 def spread(given: Sequence[float]) -> Spread:
-    """Geometric mean and spread of positive numbers; nan stands for one that is not known."""
+    """Geometric mean and spread of positive numbers; nan stands for an unknown one."""
     values = [value for value in given if not math.isnan(value)]
     if not values:
         return Spread(math.nan, math.nan)
@@ -47,10 +47,11 @@ class Leader:
     """The configuration of the lowest score.
 
     Attributes:
-      name: of the configuration.
-      of: how many configurations there are.
-      rivals: those that it does not beat, in the order of their scores.
-      seeds: the fewest finished seeds that it shares with one of them; its own without rivals.
+      name: the configuration's name.
+      of: the number of configurations.
+      rivals: the configurations that it does not beat, in the order of their scores.
+      seeds: the smallest number of finished seeds that it shares with a rival; its own number
+        without rivals.
     """
 
     name: str
@@ -64,11 +65,11 @@ class Leader:
         return self.of > 1 and not self.rivals and self.seeds >= _FEWEST_SEEDS
 
     def sentence(self, kind: str, score: str) -> str:
-        """Such as `dcgd is the best of 3 methods`, or what speaks against saying so.
+        """Such as `dcgd is the best of 3 methods`, or the reason against this statement.
 
         Args:
-          kind: of the configurations, a plural such as `methods`.
-          score: by what they are ranked, such as `validation error`.
+          kind: a plural for the configurations, such as `methods`.
+          score: the measure of the ranking, such as `validation error`.
         """
         if self.of == 1:
             return self.name
@@ -83,12 +84,13 @@ class Leader:
 
 
 def leader(scores: Mapping[str, Mapping[str, float]]) -> Leader | None:
-    """The configuration of the lowest geometric mean of scores, and whether it is the best.
+    """Returns the configuration with the lowest geometric mean of scores, and its rivals.
 
-    It is where it beats every other one: over the seeds that both finished, at least three, the
-    mean of the logarithms of the scores' ratios is more than twice its standard error above zero.
-    A configuration that failed with a seed with which another one finished does not beat that one;
-    one that failed with every seed is beaten.
+    The leader is the best if it beats every other configuration. It beats another one if both
+    finished at least three common seeds, and if over these the mean logarithm of the scores' ratio
+    is more than twice its standard error above zero. A configuration that failed with a seed does
+    not beat one that finished with this seed. A configuration that failed with every seed is
+    beaten.
 
     Args:
       scores: by configuration, then seed, without the seeds that failed; numbers that are not

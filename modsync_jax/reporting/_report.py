@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else to be read."""
+"""The report of a run: one self-contained HTML file."""
 
 import json
 import os
@@ -25,10 +25,10 @@ class _Picture(NamedTuple):
     """A figure of the report.
 
     Attributes:
-      name: of its files.
-      shown: whether a run has what it shows.
-      draw: makes it.
-      caption: what to look for in it.
+      name: the name of its files.
+      shown: whether a run has the data for it.
+      draw: the function that draws it.
+      caption: the text below it.
     """
 
     name: str
@@ -45,9 +45,9 @@ def write_report(folder: str | os.PathLike) -> Path:
         and, if it has one, `layers.npz`.
 
     Returns:
-      The path of `report.html`. Beside it, `figures/` holds those of these that the run has the
-      data for, each as PNG and PDF: `solution`, `slices`, `residuals`, `history`, `cosine`,
-      `sparsity`, `layers`, `points`.
+      The path of `report.html`. Beside it, `figures/` holds PNG and PDF files of those figures for
+      which the run has data: `solution`, `slices`, `residuals`, `history`, `cosine`, `sparsity`,
+      `layers`, `points`.
 
     Raises:
       FileNotFoundError: the folder is not one of a finished run.
@@ -60,7 +60,7 @@ def write_report(folder: str | os.PathLike) -> Path:
         for picture in pictures
         if picture.shown(run)
     }
-    partial_report = path / ".report.html.partial"  # a report that exists is whole, after any kill
+    partial_report = path / ".report.html.partial"  # so that a report is whole even after a kill
     partial_report.write_text(_page(run, path, images), encoding="utf-8")
     return partial_report.replace(path / "report.html")
 
@@ -123,11 +123,11 @@ def _about_residuals(run: Run) -> str:
     meaning = "Where the residual is far from zero, the solution does not satisfy the equation."
     if len(run.config["coordinates"]) == 1:
         return meaning
-    return f"{meaning} Its colours end at the 99% quantile of its size."
+    return f"{meaning} The colours end at the 99% quantile of the residual's size."
 
 
 def _about_history(run: Run) -> str:
-    parts = ["losses as they are trained, with their weights"]
+    parts = ["the trained losses, with their weights"]
     if _history.has_terms(run):
         parts.append(
             "the mean square of the equations and of each condition alone, without weights: a "
@@ -155,39 +155,39 @@ def _about_cosine(run: Run) -> str:
     if not pairs:
         return "The length of each objective's gradient."
     meaning = (
-        "the cosine between the gradients of two objectives: below zero a step that helps one "
-        "hurts the other, near zero they share nothing"
+        "the cosine between the gradients of two objectives: below zero, a step that helps one "
+        "hurts the other; near zero, the two are independent"
     )
     if len(pairs) > _history.MOST_PAIRS:
         return (
-            f"Left, the mean over the run of {meaning}. Right, how often it was below zero. Below, "
-            "the length of each gradient."
+            f"Left, the mean over the run of {meaning}. Right, the share of batches in which it "
+            "was below zero. Below, the length of each gradient."
         )
     if run.family("opposed"):
         return (
-            f"Above, {meaning}. A dot is the mean over the training batches since the dot before, "
-            "the line a running mean of the dots. In the middle, the share of those batches whose "
-            "cosine is negative. Below, the length of each gradient."
+            f"Above, {meaning}. A dot is the mean over the training batches since the dot before; "
+            "the line is a running mean of the dots. In the middle, the share of those batches "
+            "whose cosine is negative. Below, the length of each gradient."
         )
     return (
-        f"Above, {meaning}. A dot is one batch, the line a running mean. Below, the length of each "
-        "gradient."
+        f"Above, {meaning}. A dot is one batch; the line is a running mean. Below, the length of "
+        "each gradient."
     )
 
 
 def _about_layers(run: Run) -> str:
-    sizes = "How large the weights of each layer are, as a logarithm to base 10"
+    sizes = "The sizes of each layer's weights, as a logarithm to base 10"
     if not run.family("keep"):
         return f"{sizes}."
     polished = (
-        " The polish made pruned weights zero, which is drawn at the left edge."
+        " The polish made pruned weights zero; they are drawn at the left edge."
         if run.config["polish_steps"]
         else ""
     )
     return (
-        f"Above: {sizes[0].lower()}{sizes[1:]}, kept ones in blue, pruned ones in orange. Below: "
-        "where the masks keep weights, dark for all. A pale column is a unit that gets hardly any "
-        f"input, a pale row an input that is hardly used.{polished}"
+        f"Above: {sizes[0].lower()}{sizes[1:]}, kept weights in blue, pruned ones in orange. "
+        "Below: the places where the masks keep weights; dark means all. A pale column is a unit "
+        f"with hardly any input; a pale row is an input that is hardly used.{polished}"
     )
 
 
@@ -214,11 +214,7 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
             lambda run: _fields.slices(run.solution),
             lambda run: (
                 "The solution over space at some times"
-                + (
-                    ": a prediction that lies on the reference is right."
-                    if run.result["errors"]
-                    else "."
-                )
+                + (": a correct prediction lies on the reference." if run.result["errors"] else ".")
             ),
         ),
         _Picture(
@@ -239,8 +235,8 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
             _history.sparsity,
             lambda run: (
                 "Above, the share of each layer's weights that the masks keep. Below, in "
-                "the same colours, each objective's mean threshold: masks cut at the mean over "
-                "objectives, and the closer the objectives are, the more connections they share."
+                "the same colours, each objective's mean threshold. Masks cut at the mean over "
+                "objectives; the closer these thresholds, the more connections objectives share."
             ),
         ),
         _Picture(

@@ -1,4 +1,4 @@
-"""What a run's folder says: its files as one value, and the questions a report asks of it."""
+"""The files of a run as one value, and the quantities that a report reads from them."""
 
 import csv
 import dataclasses
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64]
 
 ERRORS = {"relative_l2": "relative L2 error", "mean_absolute": "mean absolute error"}
-ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # of each error
+ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # the names of each error
 
 
 class Conflict(NamedTuple):
-    """How two objectives' gradients lay to each other over a run.
+    """The conflict of two objectives' gradients over a run.
 
     Attributes:
       pair: the two objectives.
       cosine: the mean of their cosines.
-      opposed: in how many batches the cosine was negative.
-      batches: how many batches were looked at.
-      each_step: whether those are the batches of training, or only those of the rows.
+      opposed: the number of batches with a negative cosine.
+      batches: the number of batches.
+      each_step: whether these are all training batches, or only those of the rows.
     """
 
     pair: tuple[str, str]
@@ -37,7 +37,7 @@ class Conflict(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the batches in which the gradients are opposed."""
+        """The share of batches in which the gradients are opposed."""
         return self.opposed / self.batches if self.batches else np.nan
 
 
@@ -45,14 +45,14 @@ class Conflict(NamedTuple):
 class Run:
     """The files of a finished run.
 
-    Runs that were made before a file, a column or an entry existed lack it.
+    Older runs may lack a file, a column or an entry.
 
     Attributes:
       config: `config.json`.
       result: `result.json`.
       metrics: the columns of `metrics.csv` by name, each `[rows]`.
       solution: the arrays of `solution.npz`.
-      layers: the arrays of `layers.npz`, or nothing.
+      layers: the arrays of `layers.npz`; empty without the file.
     """
 
     config: Mapping[str, Any]
@@ -63,8 +63,8 @@ class Run:
 
     @property
     def problem(self) -> str:
-        """The problem's name, with the coefficients that it was given."""
-        given = self.config.get("coefficients", {})  # none from before there were any
+        """The problem's name, with the coefficients that the user set."""
+        given = self.config.get("coefficients", {})  # older runs have none
         values = ", ".join(f"{name} {value:g}" for name, value in given.items())
         return f"{self.result['problem']} ({values})" if values else self.result["problem"]
 
@@ -75,12 +75,12 @@ class Run:
 
     @property
     def outcome(self) -> Column:
-        """How good the run is in each row, `[rows]`: see `outcome_name`."""
+        """The error or loss of each row, `[rows]`: see `outcome_name`."""
         return outcome_of(self.metrics)
 
     @property
     def outcome_name(self) -> str:
-        """The relative L2 error or, without a reference, a loss, as text."""
+        """The outcome's name: the relative L2 error or, without a reference, a loss."""
         if self.result["errors"]:
             return ERRORS["relative_l2"]
         return "unweighted loss" if self.family("term") else "total loss"
@@ -93,22 +93,22 @@ class Run:
 
     @property
     def score(self) -> float:
-        """By what runs are ranked: see `scored_by`."""
+        """The number that ranks runs: see `scored_by`."""
         return float(self.result.get("score", self.selected_outcome))
 
     @property
     def scored_by(self) -> str:
-        """Such as `validation error`; the outcome where the run has no score."""
+        """The score's name, such as `validation error`; the outcome's in runs without a score."""
         return str(self.result.get("scored_by", self.outcome_name))
 
     @property
     def training(self) -> NDArray[np.bool_]:
-        """Which rows come before the polish, `[rows]`."""
+        """Whether each row comes before the polish, `[rows]`."""
         return self.steps <= self.config["steps"]
 
     @property
     def selected(self) -> int:
-        """The row of the parameters that the run returns."""
+        """The index of the row of the parameters that the run returns."""
         return int(np.flatnonzero(self.steps == self.result["selected_step"])[0])
 
     def family(self, kind: str) -> dict[str, Column]:
@@ -118,7 +118,7 @@ class Run:
         return {name: found[name] for name in sorted(found, key=_natural)}
 
     def conflicts(self) -> dict[tuple[str, str], Conflict]:
-        """Each pair of objectives, over all rows."""
+        """The conflict of each pair of objectives, over all rows."""
         shares = self.family("opposed")
         batches = self.metrics["batches"] if shares else np.ones_like(self.steps)
         found = {}
@@ -165,10 +165,10 @@ def read(folder: str | os.PathLike) -> Run:
 
 
 def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
-    """How good networks are: the error or, without a reference, the loss without weights.
+    """Returns the error of networks or, without a reference, the loss without weights.
 
     Args:
-      metrics: columns of any one shape. Runs from before there were terms have a total loss only.
+      metrics: columns of one shape. Older runs without terms have a total loss only.
     """
     if "test/relative_l2" in metrics:
         return metrics["test/relative_l2"]
@@ -177,13 +177,13 @@ def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
 
 
 def pair_of(name: str) -> tuple[str, str]:
-    """The two objectives of a column `<kind>/<name>`: of `boundary~residual`, its sides."""
+    """The two objectives of a column `<kind>/<name>`: the two sides of `boundary~residual`."""
     first, _, second = name.partition("~")
     return first, second
 
 
 def layer_label(path: str) -> str:
-    """A short name for a layer: `layer 1` for `Dense_0/kernel`, else its path."""
+    """A short name for a layer: `layer 1` for `Dense_0/kernel`, or its path."""
     numbered = re.fullmatch(r"Dense_(\d+)/kernel", path)
     return f"layer {int(numbered[1]) + 1}" if numbered else path.removesuffix("/kernel")
 

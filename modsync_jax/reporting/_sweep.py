@@ -1,4 +1,4 @@
-"""A sweep from its folder: the best configurations, curves, and the error against any axis."""
+"""The report of a sweep: the best configurations, curves, and the error against any axis."""
 
 import csv
 import dataclasses
@@ -18,24 +18,25 @@ from modsync_jax.reporting import _drawing, _html
 from modsync_jax.reporting._ranking import Leader, Spread, leader, spread
 from modsync_jax.reporting._run import ERROR_KINDS, outcome_of
 
-_DRAWN = 6  # configurations whose curves are drawn
+_DRAWN = 6  # configurations with a curve
 _SHOWN = 25  # rows of the page's table
 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """All replicas of a sweep that differ in their seed only.
+    """The replicas of a sweep that differ in their seed only.
 
     Attributes:
-      point: what they share, by name of the grid, as text; empty where a method has no such axis.
-      replicas: how many there are.
-      failed: how many of them were not finite; they count no further.
-      stopped: the step after which halving stopped them; 0 if they came to the end.
-      score: what replicas are ranked by: the error on validation points or, without a reference,
-        the loss without weights; in older tables that lack it, `selected`.
+      point: their common values by the grid's names, as text; empty where a method has no such
+        axis.
+      replicas: the number of replicas.
+      failed: the number of replicas that were not finite; the other attributes leave them out.
+      stopped: the step after which halving stopped them; 0 if they reached the end.
+      score: the number that ranks replicas: the error on validation points or, without a reference,
+        the loss without weights. In older tables without a score it is `selected`.
       selected: the error on the test grid (the loss without a reference) of the selected networks.
       final: the same after the last step.
-      rows: the rows of those that count.
+      rows: the rows of the finite replicas.
     """
 
     point: Mapping[str, str]
@@ -49,16 +50,16 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """Such as `modsync+dcgd width=64`."""
+        """The configuration's name, such as `modsync+dcgd width=64`."""
         own = {name: value for name, value in self.point.items() if value}
         return " ".join(v if k == "method" else f"{k}={v}" for k, v in own.items())
 
 
 def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
-    """The rows of a sweep's `results.csv`.
+    """Reads the rows of a sweep's `results.csv`.
 
     Raises:
-      FileNotFoundError: the folder holds none.
+      FileNotFoundError: the folder has no such file.
     """
     path = Path(folder) / "results.csv"
     if not path.exists():
@@ -68,15 +69,15 @@ def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
 
 
 def axes_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the grid, `method` first; they are the columns before `status`."""
+    """The grid's names, `method` first: the columns before `status`."""
     names = list(rows[0])
     return names[: names.index("status")]
 
 
 def configurations(rows: Sequence[Mapping[str, Any]]) -> list[Configuration]:
-    """The configurations of a sweep, the lowest geometric mean of scores over seeds first.
+    """Returns the configurations of a sweep in order of their geometric mean score over seeds.
 
-    Those that halving stopped come after all that went on.
+    The ones that halving stopped come after the ones that went on.
     """
     ranked_by = _score_column(rows)
     names = [name for name in axes_of(rows) if name != "seed"]
@@ -116,9 +117,10 @@ def as_table(ranked: Sequence[Configuration]) -> list[list[str]]:
 
 
 def leader_of(ranked: Sequence[Configuration], column: str) -> Leader | None:
-    """The first of the configurations that came as far as it did, by a column; None if all failed.
+    """Returns the leader by a column among the finished configurations; None if all failed.
 
-    Configurations that halving stopped earlier had fewer steps: their scores are of then.
+    Only configurations that trained as long as the first one take part, since others had fewer
+    steps.
     """
     equals = [found for found in ranked if found.stopped == ranked[0].stopped]
     scores = {
@@ -142,15 +144,15 @@ def write_sweep(folder: str | os.PathLike) -> Path:
     }
     captions = {
         "curves": f"The {_label(rows)} against steps, for the {min(len(ranked), _DRAWN)} "
-        "configurations of the lowest scores: geometric mean over seeds, and a band from the "
+        "configurations with the lowest scores: geometric mean over seeds, and a band from the "
         "smallest to the largest."
     }
     for name in axes_of(rows):
         if name not in ("method", "seed") and len({row[name] for row in rows} - {""}) > 1:
             images[name] = draw_axis(folder, name)
             captions[name] = (
-                f"The {_label(rows)} of the selected networks against {name}. The line of a method "
-                f"takes the choice of everything else that has the lowest {_score(rows)} (geometric"
+                f"The {_label(rows)} of the selected networks against {name}. For each value, a "
+                f"method's line shows its configuration with the lowest {_score(rows)} (geometric"
                 " mean over seeds); points are all networks."
             )
     figures = "\n".join(_html.figure(image, n, captions[n]) for n, image in images.items())
@@ -160,11 +162,12 @@ def write_sweep(folder: str | os.PathLike) -> Path:
     kind = "configurations that halving kept" if stopped else "configurations"
     outcome = first.sentence(kind, _score(rows)) if first else "no network is finite"
     title = f"{config['problem']}: {outcome}"
-    early = f", {stopped} of them stopped early by successive halving, with the errors of then"
+    early = f", {stopped} of them stopped early by successive halving, with their last errors"
     body = f"""<p>{len(rows)} networks{early if stopped else ""}. Configurations are ranked by
 <i>score</i>, the {_score(rows)}; <i>selected</i> and <i>final</i> are the {_label(rows)}
-of the selected networks and of those after the last step. Numbers are geometric means over seeds,
-with the geometric standard deviation as a factor; every network is in <code>results.csv</code>.</p>
+of the selected networks and of the networks after the last step. Numbers are geometric means over
+seeds, with the geometric standard deviation as a factor. Every network is in
+<code>results.csv</code>.</p>
 <h2>Configurations</h2>{more}
 {_html.numbers(as_table(ranked[:_SHOWN]), winner=first is not None and first.is_best)}
 <h2>Figures</h2>
@@ -177,11 +180,11 @@ with the geometric standard deviation as a factor; every network is in <code>res
 def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -> Path:
     """Draws an error of a sweep against one axis of its grid, a line for each method.
 
-    The line shows, for each value, the configuration of the lowest score.
+    For each value, the line shows the configuration with the lowest score.
 
     Args:
-      folder: of a finished sweep.
-      name: of the grid, such as `width`.
+      folder: the folder of a finished sweep.
+      name: a name of the grid, such as `width`.
       measure: a column of numbers in `results.csv`; `selected` is the loss without a reference.
 
     Returns:
@@ -205,14 +208,14 @@ def _measure(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
 
 
 def _score_column(rows: Sequence[Mapping[str, Any]]) -> str:
-    """By what replicas are ranked; tables from before there was a score have their errors."""
+    """The column that ranks replicas; older tables without a score are ranked by their errors."""
     good = [row for row in rows if row["status"] != "not finite"]
     scored = good and all(row.get("score") not in (None, "") for row in good)
     return "score" if scored else _measure(rows, "selected")
 
 
 def _score(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the score is, in words."""
+    """The score in words."""
     if _score_column(rows) != "score":
         return "test error" if "selected" in rows[0] else "loss"
     return "validation error" if "selected" in rows[0] else "unweighted loss"
@@ -229,7 +232,7 @@ def _text(value: Any) -> str:
 def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figure:
     figure = Figure(figsize=(10.0, 4.4))
     axis = figure.subplots()
-    rows = [row for row in rows if row[name]]  # methods that have no such axis are left out
+    rows = [row for row in rows if row[name]]  # without methods that lack this axis
     values = list(dict.fromkeys(row[name] for row in rows))
     numeric = all(_is_number(value) for value in values)
     if numeric:
@@ -290,7 +293,7 @@ def _curves(
 
 
 def _outcomes(folder: Path) -> dict[str, tuple[NDArray, NDArray]]:
-    """Steps, and the error or loss at each, by replica, from the group that it was longest in."""
+    """Steps, and the error or loss at each, by replica, from the group that trained it longest."""
     found: dict[str, tuple[NDArray, NDArray]] = {}
     for path in (folder / "groups").glob("*/metrics.npz"):
         names = json.loads((path.parent / "config.json").read_text())["replicas"]

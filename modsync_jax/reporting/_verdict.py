@@ -1,4 +1,4 @@
-"""Whether a run went well, in words: each sentence follows from one rule that it states."""
+"""A verdict on a run in words: each sentence follows from one rule, which it states."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -9,9 +9,9 @@ from modsync_jax.reporting._numbers import counted, number, percent, signed
 from modsync_jax.reporting._run import Run, layer_label
 
 _SOLVED, _ROUGH = 0.01, 0.1  # relative L2 errors
-_CHANGE = 0.1  # between the last two fifths of a run, below which it has settled
-_FEWEST = 10  # evaluations to speak of a trend, and batches to speak of conflict
-_GAP = 1.1  # between the final and the selected parameters, below which they are as good
+_CHANGE = 0.1  # largest change between the last two fifths of a settled run
+_FEWEST = 10  # evaluations that a trend needs, and batches that conflict needs
+_GAP = 1.1  # ratio of final to selected error up to which the two count as equally good
 _DIED = 0.01  # share of a layer's weights at which ModSync resets its thresholds
 _SPARSE = 0.1
 _RARELY, _MOSTLY = 0.1, 0.5  # shares of opposed gradients
@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     """One sentence about a run.
 
     Attributes:
-      level: "ok", "note" for what deserves a look, or "bad".
+      level: "ok", "note" if it deserves a look, or "bad".
       text: the sentence.
     """
 
@@ -32,14 +32,14 @@ class Finding(NamedTuple):
 
 
 def headline(run: Run) -> str:
-    """The outcome in one line: what was solved, by which method, how well, and when."""
+    """The outcome in one line: problem, method, accuracy and step."""
     step, outcome = run.result["selected_step"], number(run.selected_outcome)
     title = f"{run.problem} by {run.result['method']}: {run.outcome_name} {outcome}"
     return f"{title} at step {step:,} of {run.result['steps']:,}"
 
 
 def findings(run: Run) -> list[Finding]:
-    """What is good about a run and what deserves a look, the outcome first."""
+    """Returns the findings about a run, good and bad, the outcome first."""
     return [
         *_finite(run),
         _outcome(run),
@@ -96,7 +96,7 @@ def _trend(run: Run) -> Finding:
         f"{signed(change, '+z.0%')} from that of the fifth before"
     )
     if change < -_CHANGE:
-        return Finding("note", f"Still improving at the end: {compared}. A longer run may pay.")
+        return Finding("note", f"Still improving at the end: {compared}. A longer run may help.")
     if change > _CHANGE:
         return Finding("note", f"Getting worse at the end: {compared}.")
     return Finding("ok", f"Settled at the end: {compared} (at most 10%).")

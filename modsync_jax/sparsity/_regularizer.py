@@ -9,8 +9,8 @@ from jax import Array
 
 PyTree = Any
 
-# Past this exponent R_w and R_s go on linearly. exp(4) = 55 keeps the pull strong, and the squares
-# of their gradient, which Adam accumulates, far from overflow however far apart thresholds are.
+# Past this exponent R_w and R_s go on linearly. exp(4) = 55 is a strong pull, and Adam's sums of
+# squared gradients stay far from overflow, however far apart the thresholds are.
 _MAX_EXPONENT = 4.0
 
 
@@ -22,21 +22,21 @@ def sparsity_loss(
 ) -> Array:
     """The regulariser of ModSync, `sum_i R_w(t^i) sum_k R_s(t_k^i)` over layers i.
 
-    `R_s(t) = exp(-t)`, summed over units, raises thresholds; `R_w = exp(|t_j - t_k|^2 / beta)`,
-    with the mean over pairs of objectives, weighs connections by how much objectives disagree on
-    them. Beyond an exponent of 4, which for R_s is a threshold below -4, both continue linearly.
+    `R_s(t) = exp(-t)`, summed over units, raises thresholds. `R_w = exp(|t_j - t_k|^2 / beta)`,
+    with the mean over pairs of objectives, is large where objectives disagree about connections.
+    Beyond an exponent of 4, which for R_s is a threshold below -4, both continue linearly.
 
     Args:
       thresholds: leaves `[K, 1, ..., out, ..., 1]`, as `init_thresholds` returns them.
       beta: temperature of R_w; `math.inf` gives R_w = 1 (no synchronisation).
-      granularity: whether the squared distance is one per layer, summed over its units, or one per
-        unit. The paper can be read either way.
+      granularity: `"layer"` for one squared distance per layer, summed over its units, `"unit"` for
+        one per unit. The paper allows both readings.
 
     Returns:
       A scalar.
 
     Raises:
-      ValueError: on an unknown granularity, or a number beta that is not above 0.
+      ValueError: on an unknown granularity, or a beta that is not positive.
 
     References:
       ModSync, arXiv:2606.20156, Eq. 7-9.

@@ -7,7 +7,7 @@ from jax import Array
 
 @jax.custom_vjp
 def long_tailed_step(q: Array) -> Array:
-    """The unit step, 1 where `q > 0` and else 0, with the long-tailed estimator as derivative.
+    """The unit step, 1 where `q > 0` and 0 elsewhere, with the long-tailed estimator as derivative.
 
     Backward, `dS/dq = 2 - 4|q|` for `|q| <= 0.4`, `0.4` for `0.4 < |q| <= 1`, and 0 beyond.
 

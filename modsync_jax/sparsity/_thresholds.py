@@ -1,4 +1,4 @@
-"""Thresholds, the masks that they cut, and how much of a network is left."""
+"""Thresholds, the masks that they cut, and the share of a network that remains."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,8 +41,8 @@ def init_thresholds(
 
     Raises:
       ValueError: when `num_objectives` is not positive, or `select` matches no leaf, a leaf without
-        `output_axis`, or a leaf that is all zeros. A weight that is exactly 0 is masked and has no
-        gradient as long as its threshold is not negative. Tracers are not looked at.
+        `output_axis`, or a leaf that is all zeros. A weight of exactly 0 is masked and has no
+        gradient while its threshold is not negative. Tracers are not checked for zeros.
     """
     if num_objectives < 1:
         raise ValueError(f"num_objectives is {num_objectives}; it must be 1 or more")
@@ -100,14 +100,14 @@ def masks(weights: PyTree, thresholds: PyTree, *, structural_gradient: bool = Tr
 
 
 class KeepRatio(NamedTuple):
-    """The share of masked parameters that are left: `overall` [], and `layers`, [] by path."""
+    """Shares of the masked parameters that are kept: `overall` [], and `layers`, [] by path."""
 
     overall: Array
     layers: dict[str, Array]
 
 
 def keep_ratio(weights: PyTree, thresholds: PyTree) -> KeepRatio:
-    """How much of the parameters with thresholds is above them, per layer and overall.
+    """The share of parameters above their thresholds, per layer and overall.
 
     Args:
       weights: parameters, a pytree of arrays.
@@ -124,9 +124,9 @@ def keep_ratio(weights: PyTree, thresholds: PyTree) -> KeepRatio:
 
 
 def kept_share(weights: PyTree, thresholds: PyTree) -> PyTree:
-    """The share of each leaf above its thresholds: [] float32, or None, in their structure.
+    """The share of each leaf above its thresholds: [] float32, None where there are none.
 
-    It is NaN where a weight or a threshold is: a layer that is not a number keeps no share.
+    It is NaN where a weight or a threshold is NaN: such a layer has no share.
     """
 
     def share(weight: Array, threshold: Array | None) -> Array | None:
@@ -140,7 +140,7 @@ def kept_share(weights: PyTree, thresholds: PyTree) -> PyTree:
 
 
 def _is_zero(leaf: Array) -> bool:
-    """Whether all entries are 0, as far as that is known before anything runs."""
+    """Whether all entries are known to be 0 before anything runs."""
     if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array | np.ndarray):
         return False
     # NumPy, because this may run while something else is traced.

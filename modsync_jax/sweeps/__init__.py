@@ -1,4 +1,4 @@
-"""Sweeps: many replicas in one program, sharded over devices, in groups that share their shapes."""
+"""Sweeps: many replicas in one program, sharded over devices, in groups of equal shapes."""
 
 from modsync_jax.sweeps._grid import Grid, check, parse
 from modsync_jax.sweeps._hosts import is_primary

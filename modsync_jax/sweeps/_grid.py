@@ -1,4 +1,4 @@
-"""From a grid of settings to replicas, and from replicas to groups that share one program."""
+"""From a grid of settings to replicas, and from replicas to groups with one program each."""
 
 import dataclasses
 import hashlib
@@ -25,8 +25,8 @@ class Replica:
     """One run of a sweep.
 
     Attributes:
-      point: its method and its values of the grid, by name.
-      config: all of its settings.
+      point: its method and its grid values, by name.
+      config: all its settings.
     """
 
     point: Mapping[str, Any]
@@ -34,17 +34,18 @@ class Replica:
 
     @property
     def name(self) -> str:
-        """Such as `modsync+dcgd-width=64-seed=0`; no two of a sweep are equal."""
+        """The replica's unique name in its sweep, such as `modsync+dcgd-width=64-seed=0`."""
         return _name(self.point)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Replicas that differ in numbers only, and so are one program.
+    """Replicas that differ in numbers only and therefore share one program.
 
     Attributes:
-      replicas: R of them.
-      numbers: names of the grid that differ between them; of `TrainConfig`, or `mapping.key`.
+      replicas: the R replicas.
+      numbers: the grid's names whose values differ between them: fields of `TrainConfig`,
+        `mapping.key` or `part.hyperparameter`.
     """
 
     replicas: tuple[Replica, ...]
@@ -52,18 +53,18 @@ class Group:
 
     @property
     def config(self) -> TrainConfig:
-        """The settings that all share, with the numbers of the first."""
+        """The settings of all replicas, with the numbers of the first one."""
         return self.replicas[0].config
 
     @property
     def label(self) -> str:
-        """What they share, such as `modsync+dcgd-width=64`."""
+        """A label of the shared settings, such as `modsync+dcgd-width=64`."""
         shared = {k: v for k, v in self.replicas[0].point.items() if k not in self.numbers}
         return _name(shared)
 
     @property
     def folder(self) -> str:
-        """A folder's name that is this group's alone."""
+        """The group's unique folder name."""
         names = json.dumps([replica.name for replica in self.replicas])
         return f"{self.label}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
@@ -77,7 +78,7 @@ def parse(text: str) -> dict[str, list[Any]]:
     """Reads `"width=64,128;seed=0..31;loss_weights.boundary=1,10;cagrad.c=0.2,0.4"`.
 
     Raises:
-      ConfigError: on a name that is no setting, or values that are not of its type.
+      ConfigError: on a name that is no setting, or on values of another type.
     """
     grid: dict[str, list[Any]] = {}
     for axis in filter(None, (part.strip() for part in text.split(";"))):
@@ -98,17 +99,17 @@ def parse(text: str) -> dict[str, list[Any]]:
 
 
 def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) -> list[Replica]:
-    """Every method with every point of the grid, the last name fastest.
+    """Returns every method with every point of the grid; the last name varies fastest.
 
     Args:
       methods: names of methods.
-      grid: values by the name of a setting, by `mapping.key`, or by `part.hyperparameter`, an axis
-        of the methods that have this part alone.
-      settings: what all share, fields of `TrainConfig`.
+      grid: values by the name of a setting, by `mapping.key`, or by `part.hyperparameter`, which is
+        an axis only for methods with this part.
+      settings: the shared fields of `TrainConfig`.
 
     Raises:
-      ConfigError: on a setting that is not allowed, a name that is no setting, or one without
-        values or with one twice.
+      ConfigError: on a setting that is not allowed, a name that is no setting, or an axis without
+        values or with a repeated value.
     """
     for name, values in {"method": methods, **grid}.items():
         if name != "method":
@@ -134,7 +135,7 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
 
 
 def _config(method: str, point: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConfig:
-    """The settings of one point of the grid."""
+    """Returns the settings of one point of the grid."""
     changed: dict[str, Any] = {"method": method}
     for name, value in point.items():
         field, _, key = name.partition(".")
@@ -164,7 +165,7 @@ def _is_of_part(name: str) -> bool:
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    """The hyperparameter that an axis `part.hyperparameter` names."""
+    """Returns the hyperparameter of an axis `part.hyperparameter`."""
     part, _, key = name.partition(".")
     known = _methods.PARTS[part].hyperparameters
     if key not in known:
@@ -173,16 +174,16 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def check(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) -> None:
-    """Raises a `ConfigError` where `sweep` would, as far as that needs no problem and no device."""
+    """Raises the `ConfigError`s of `sweep` that need neither a problem nor a device."""
     replicas(methods, grid, settings)
 
 
 def groups(found: Sequence[Replica], fixed: Collection[str] = ()) -> list[Group]:
-    """Replicas by what they share but for numbers; the group of the most work first.
+    """Groups replicas that differ in numbers only; the group with the most work comes first.
 
     Args:
       found: all replicas.
-      fixed: names of numbers that a program can not vary.
+      fixed: names of numbers that one program can't vary.
     """
     members: dict[str, list[Replica]] = {}
     for replica in found:
@@ -217,7 +218,7 @@ def _mapping(changed: Mapping[str, Any], settings: Mapping[str, Any], field: str
 
 
 def _type_of(name: str) -> type:
-    """The type of a grid's values."""
+    """Returns the type of an axis's values."""
     field, dot, key = name.partition(".")
     if field == "method":
         raise ConfigError("grid: methods are an axis of their own; give --methods=adam,dcgd")

@@ -29,8 +29,8 @@ class Batch(NamedTuple):
 
     Attributes:
       runs: states of the replicas, leaves `[R, ...]`.
-      metrics: columns of their metrics, `[R, rows]`; NaN in rows to come, and of replicas that
-        were not finite then.
+      metrics: columns of their metrics, `[R, rows]`. Future rows are NaN, and so are the rows of a
+        replica after it stopped being finite.
     """
 
     runs: _step.TrainState
@@ -39,14 +39,14 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one replica.
+    """The outcome of one replica.
 
     Attributes:
       result: as in `result.json`.
-      failure: what was not finite and when; empty if nothing.
-      score: the lowest error on validation points, or unweighted loss without a reference; None
-        after a failure.
-      rows: of its metrics.
+      failure: the value that was not finite, and its step; empty without a failure.
+      score: the lowest error on validation points, or the lowest unweighted loss without a
+        reference; None after a failure.
+      rows: the rows of its metrics.
       state: its last state, NumPy arrays.
     """
 
@@ -65,7 +65,7 @@ class Trainer:
 
     Args:
       group: the replicas.
-      problem_of: from settings, whose coefficients may be tracers, to the problem.
+      problem_of: a function from settings, whose coefficients may be tracers, to the problem.
       mesh: from `make_mesh`.
       strategy: `vmap` or `map`.
     """
@@ -87,35 +87,36 @@ class Trainer:
         self._compiled: dict[Any, Any] = {}
 
     def start(self) -> Batch:
-        """The state before the first step, its first row written."""
+        """Returns the state before the first step, with the first row of metrics."""
         init = self._mapped(self._init)
         return self.evaluate(jax.jit(init)(self._on_devices, self._shared), 0)
 
     def place(self, rows_: Batch) -> Batch:
-        """A state of all replicas, NumPy arrays `[R, ...]`, on the devices."""
+        """Returns a state of all replicas, NumPy arrays `[R, ...]`, placed on the devices."""
         return _hosts.place(jax.tree.map(self._padded, rows_), _replicas.sharding(self.mesh))
 
     def like(self) -> Batch:
-        """Shapes, dtypes and places of a state in training."""
+        """Returns the shapes, dtypes and shardings of a state in training."""
         each, shared = (self._numbers, self._own), self._common
         return self._placed(jax.eval_shape(self._mapped(self._init), each, shared))
 
     def polishing(self, like: Batch) -> Batch:
-        """The same of a state in the polish."""
+        """Returns the shapes, dtypes and shardings of a state in the polish."""
         each = (like, self._numbers, self._own)
         return self._placed(jax.eval_shape(self._mapped(self._start_polish), each, ()))
 
     def run(self, batch: Batch, chunk: Chunk) -> Batch:
-        """Takes the steps of a chunk; `batch` is given up."""
+        """Takes the steps of a chunk; `batch` is donated."""
         if chunk.start == self.group.config.steps:
             each = (batch, *self._on_devices)
             batch = jax.jit(self._mapped(self._start_polish))(each, ())
         return self.compiled(batch, chunk)(batch, self._on_devices)
 
     def compiled(self, like: Batch, chunk: Chunk) -> Any:
-        """What `run` calls for a chunk, compiled for arrays like these.
+        """Returns the compiled function that `run` calls for a chunk, for arrays like these.
 
-        The mesh's devices may be a description (`jax.experimental.topologies`): nothing is placed.
+        The mesh's devices may be descriptions (`jax.experimental.topologies`), because no array is
+        placed.
         """
         key = (chunk.polish, chunk.end - chunk.start)
         if key not in self._compiled:
@@ -126,9 +127,9 @@ class Trainer:
         return self._compiled[key]
 
     def evaluate(self, batch: Batch, row: int) -> Batch:
-        """Writes a row of the metrics; `batch` is given up."""
+        """Writes a row of the metrics; `batch` is donated."""
         if "evaluate" not in self._compiled:
-            # One after the other: a single replica's test points keep a device busy.
+            # One replica after the other, because the test points of one keep a device busy.
             mapped = _replicas.over_replicas(self._evaluate, self.mesh, "map")
             call = jax.jit(lambda b, each, s: mapped((b, *each), s), donate_argnums=0)
             self._compiled["evaluate"] = call
@@ -140,12 +141,12 @@ class Trainer:
 
     @cached_property
     def _on_devices(self) -> tuple[PyTree, PyTree]:
-        """Numbers and references of the replicas, which nothing but running needs to be there."""
+        """Numbers and references by replica on the devices; only `run` and `evaluate` need them."""
         return _hosts.place((self._numbers, self._own), _replicas.sharding(self.mesh))
 
     @cached_property
     def _shared(self) -> PyTree:
-        """References of all replicas, likewise."""
+        """References that all replicas share, on the devices."""
         return _hosts.place(self._common, _replicas.everywhere(self.mesh))
 
     def _placed(self, like: PyTree) -> PyTree:
@@ -153,11 +154,11 @@ class Trainer:
         return jax.tree.map(lambda leaf: placed(leaf.shape, leaf.dtype), like)
 
     def _padded(self, values: np.ndarray) -> np.ndarray:
-        """Values of all replicas; the last one again until all devices have as many."""
+        """Repeats the last replica's value until all devices have equally many."""
         return np.concatenate([values, np.repeat(values[-1:], self._padding, axis=0)])
 
     def _references(self) -> tuple[PyTree, PyTree]:
-        """Reference points and values by replica, if they differ, and for all; one is empty."""
+        """Reference points and values by replica, and shared ones; one of the two is empty."""
         if not self._varies:
             return {}, _measure.references(self.problem, self.group.config)
         configs = [replica.config for replica in self.group.replicas]
@@ -213,13 +214,14 @@ def train(
     """Trains a group to its end, from its last checkpoint if there is one.
 
     Args:
-      trainer: of the group.
-      folder: where its checkpoints are.
+      trainer: the group's trainer.
+      folder: the folder of its checkpoints.
       say: gets a line for each replica that is not finite.
-      show: gets, with each row, the steps done, facts for a reader, and replica-steps a second.
+      show: gets, with each row, the number of steps, facts for a reader, and replica-steps per
+        second.
       until: the step to stop after, a multiple of `eval_every`; None for the end.
-      inherit: from the structure of a state to what the replicas begin with where there is no
-        checkpoint, NumPy arrays `[R, ...]`; None if they begin anew.
+      inherit: a function from the structure of a state to the state in which the replicas begin
+        without a checkpoint, NumPy arrays `[R, ...]`; None if they begin anew.
 
     Returns:
       The outcome of each replica, in the group's order.
@@ -231,7 +233,7 @@ def train(
     done = folder.latest(say)
     if done is not None:
         like = trainer.like() if done <= config.steps else trainer.polishing(trainer.like())
-        # Other devices may need other padding; replicas of zeros are not healthy and stay so.
+        # Other devices may need other padding. Added replicas are zeros, so they are never healthy.
         batch = folder.restore(done, like, resize=True)
     elif (begun := inherit(trainer.like())) is not None:
         done, batch = int(begun.runs.step.max()), trainer.place(begun)
@@ -272,7 +274,7 @@ def train(
 
 
 def member(batch: PyTree, index: int) -> PyTree:
-    """One replica of arrays `[R, ...]`."""
+    """Returns one replica of arrays `[R, ...]`."""
     return jax.tree.map(lambda leaf: leaf[index, ...], batch)  # an array, of no axes too
 
 
@@ -281,7 +283,7 @@ def _alive(trainer: Trainer, batch: Batch) -> np.ndarray:
 
 
 def _failures(trainer: Trainer, batch: Batch, dead: np.ndarray) -> dict[int, str]:
-    """What was not finite, by the index of a replica, of those that are `dead`, `[R]` bools."""
+    """Returns the failures by index of the replicas that are `dead`, `[R]` bools."""
     if not dead.any():
         return {}
     names = sorted(trainer.problem.objective_terms(trainer.group.config.objectives))

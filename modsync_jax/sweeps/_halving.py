@@ -1,7 +1,7 @@
-"""Successive halving: which configurations of a sweep go on, and when that is decided.
+"""Successive halving: the comparisons of a sweep's configurations, and the survivors.
 
-Every configuration trains for a little, the best 1/η of them for η times as long, and so on until
-the last ones come to the end (Jamieson & Talwalkar, Non-stochastic Best Arm Identification and
+Every configuration trains for a short time, the best 1/η of them for η times as long, and so on
+until the last ones reach the end (Jamieson & Talwalkar, Non-stochastic Best Arm Identification and
 Hyperparameter Optimization, AISTATS 2016).
 """
 
@@ -15,11 +15,11 @@ from modsync_jax.training import ConfigError
 
 
 def rungs(replicas: Sequence[Replica], eta: int) -> list[int]:
-    """The steps after which configurations are compared; none without halving.
+    """Returns the steps after which configurations are compared; none without halving.
 
     Args:
-      replicas: all of the sweep.
-      eta: η; one of η configurations goes on. 0 for no halving.
+      replicas: all replicas of the sweep.
+      eta: η: one configuration of η goes on; 0 for no halving.
 
     Raises:
       ConfigError: on an η that is 1 or negative, or replicas of unequal steps.
@@ -47,13 +47,13 @@ def rungs(replicas: Sequence[Replica], eta: int) -> list[int]:
 def survivors(
     replicas: Sequence[Replica], scores: Mapping[str, float | None], eta: int
 ) -> list[Replica]:
-    """The replicas of the best 1/η of their configurations, in the order given.
+    """Returns the replicas of the best 1/η of their configurations, in the given order.
 
     Args:
-      replicas: those that are compared.
-      scores: by name, the lowest error on validation points so far (unweighted loss without
-        a reference), None for a replica that is not finite. A configuration has the geometric mean
-        over its seeds that are.
+      replicas: the replicas to compare.
+      scores: by name, the lowest error on validation points so far (unweighted loss without a
+        reference), None for a replica that is not finite. A configuration's score is the geometric
+        mean over its finite seeds.
       eta: η.
     """
     members: dict[str, list[Replica]] = {}
@@ -71,5 +71,5 @@ def survivors(
 
 
 def _configuration(replica: Replica) -> str:
-    """What a replica shares with those that differ in their seed alone."""
+    """Returns a label that replicas share if they differ in their seed alone."""
     return json.dumps({name: v for name, v in replica.point.items() if name != "seed"})

@@ -1,9 +1,9 @@
-"""Several hosts: a process on each runs the same program, and they agree on what they do.
+"""Several hosts: a process on each runs the same program, and all processes take the same steps.
 
-What a process finds out by itself (files, free memory, signals) may differ from host to host. So it
-is asked of process 0 (`from_primary`) or of all (`any_of`), and what follows from it is the same
-everywhere. Process 0 alone writes our files and shows progress; checkpoints are written by all,
-into a folder that all of them see. With one process, all of this is what it would be without.
+Facts such as files, free memory and signals may differ from host to host. So process 0 decides
+(`from_primary`), or all processes are asked (`any_of`), and everything that follows is the same
+everywhere. Process 0 alone writes our files and shows progress. All processes write checkpoints,
+into a folder that all of them see. With a single process these functions change nothing.
 """
 
 import json
@@ -23,19 +23,19 @@ PyTree = Any
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes and shows."""
+    """Whether this process writes files and shows progress."""
     return jax.process_index() == 0
 
 
 def from_primary(value: Callable[[], Any]) -> Any:
-    """What `value`, called in process 0 alone, returns there, as JSON has it."""
+    """Calls `value` in process 0 alone and returns its result, through JSON, in every process."""
     text = json.dumps(value()).encode() if is_primary() else b""
     size = _of_each(np.int32(len(text)))[0]
     return json.loads(_of_each(np.frombuffer(text.ljust(size), np.uint8))[0].tobytes())
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether the flag is set in any process."""
     return bool(_of_each(np.bool_(flag)).any())
 
 
@@ -47,14 +47,14 @@ def fetch(arrays: PyTree) -> PyTree:
             return np.asarray(leaf)
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
         whole = jax.jit(_unchanged, out_shardings=everywhere)(leaf)
-        # On all devices: what one still receives could mix with what is sent next.
+        # Waits for all devices: a transfer in progress could mix with the next one.
         return np.asarray(jax.block_until_ready(whole))
 
     return jax.tree.map(fetched, arrays)
 
 
 def place(values: PyTree, sharding: Sharding) -> PyTree:
-    """Arrays that every process holds whole as arrays on the devices of all hosts."""
+    """Places arrays that every process holds whole on the devices of all hosts."""
 
     def placed(leaf: Any) -> jax.Array:
         whole = np.asarray(leaf)
@@ -63,21 +63,21 @@ def place(values: PyTree, sharding: Sharding) -> PyTree:
     return jax.tree.map(placed, values)
 
 
-def _unchanged(array: jax.Array) -> jax.Array:  # a name, so that it is compiled once
+def _unchanged(array: jax.Array) -> jax.Array:  # a named function, so that it is compiled once
     return array
 
 
 def _of_each(value: np.ndarray | np.generic) -> np.ndarray:
-    """The values of all processes, which differ in nothing but numbers, `[processes, ...]`."""
+    """Returns the values of all processes, equal in shape and dtype, `[processes, ...]`."""
     devices = np.array(jax.devices()).reshape(jax.process_count(), -1)
     by_process = NamedSharding(Mesh(devices, ("processes", "own")), PartitionSpec("processes"))
     return fetch(jax.make_array_from_process_local_data(by_process, np.asarray(value)[None]))
 
 
 class SharedFolder(RunFolder):
-    """The folder of a run of all processes; process 0 alone locks it and writes our files.
+    """The folder of a run by all processes; process 0 alone locks it and writes our files.
 
-    Args and errors are those of `RunFolder`; errors of the folder are raised in process 0.
+    Arguments and errors are those of `RunFolder`; process 0 raises the folder's errors.
     """
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -87,7 +87,7 @@ class SharedFolder(RunFolder):
         from_primary(lambda: "the folder is there")
 
     def latest(self, say: Callable[[str], None] = lambda text: None) -> int | None:
-        manager = self._checkpoints  # which all make together
+        manager = self._checkpoints  # all processes write it together
         return from_primary(partial(newest_whole, self.path, manager, say))
 
     def _note_checksum(self, step: int) -> None:

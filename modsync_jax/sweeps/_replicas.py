@@ -1,8 +1,7 @@
 """One program for many replicas: mapped on each device, sharded over devices.
 
-A replica needs nothing of another one, so each device works on its own share without a word to the
-others. A second axis of the mesh can share the points of each replica; what that takes in
-communication is up to XLA.
+Replicas are independent, so each device works on its own share without communication. A second axis
+of the mesh can share the points of each replica; XLA inserts the communication for it.
 """
 
 from collections.abc import Callable
@@ -23,12 +22,12 @@ def make_mesh(point_devices: int = 1) -> Mesh:
     """All devices as a mesh with the axes `replicas` and `points`.
 
     Args:
-      point_devices: how many devices share the points of one replica.
+      point_devices: the number of devices that share the points of one replica.
 
     Raises:
-      ValueError: when that does not divide the number of devices, or is more than 1 with a JAX
-        older than 0.7, which can not place arrays inside of `shard_map`; or when the processes of
-        several hosts have not as many devices each.
+      ValueError: when it does not divide the number of devices; when it is above 1 on a JAX older
+        than 0.7, which can't place arrays inside `shard_map`; or when the processes of several
+        hosts have different numbers of devices.
     """
     devices = np.array(jax.devices())
     own, processes = jax.local_device_count(), jax.process_count()
@@ -51,9 +50,9 @@ def make_mesh(point_devices: int = 1) -> Mesh:
 
 
 def strategy_of(name: str) -> str:
-    """`auto` made concrete: `map`, one after the other, on CPUs, and `vmap` elsewhere.
+    """Resolves `auto`: `map`, one replica after the other, on CPUs, and `vmap` elsewhere.
 
-    Batched small products run slower than single ones on a CPU, and fill a GPU or TPU.
+    Batched small products are slower than single ones on a CPU, but they fill a GPU or TPU.
 
     Raises:
       ValueError: on another name.
@@ -66,7 +65,7 @@ def strategy_of(name: str) -> str:
 
 
 def over_replicas(function: Callable[..., PyTree], mesh: Mesh, strategy: str) -> Callable:
-    """A function of one replica as one of many.
+    """Turns a function of one replica into a function of many.
 
     Args:
       function: `(replica, shared) -> result`, pytrees.
@@ -96,26 +95,26 @@ def over_replicas(function: Callable[..., PyTree], mesh: Mesh, strategy: str) ->
 
 
 def place_points(mesh: Mesh, points: PyTree) -> PyTree:
-    """Inside `over_replicas`, spreads points, arrays `[N, ...]`, over the devices of a replica.
+    """Spreads points, arrays `[N, ...]`, over the devices of a replica inside `over_replicas`.
 
-    Arrays whose N is no multiple of their number stay whole on each of them.
+    If N is no multiple of the number of devices, an array stays whole on each of them.
     """
     count = mesh.shape["points"]
 
     def placed(leaf: jax.Array) -> jax.Array:
         if count == 1 or len(leaf) % count:
             return leaf
-        here = jax.sharding.get_abstract_mesh()  # that knows which axes are mapped over already
+        here = jax.sharding.get_abstract_mesh()  # it knows the axes that are already mapped
         return jax.lax.with_sharding_constraint(leaf, NamedSharding(here, PartitionSpec("points")))
 
     return jax.tree.map(placed, points)
 
 
 def sharding(mesh: Mesh) -> NamedSharding:
-    """How arrays with a leading axis of replicas lie on the devices."""
+    """The sharding of arrays with a leading axis of replicas."""
     return NamedSharding(mesh, PartitionSpec("replicas"))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
-    """How arrays that every device has whole lie on the devices."""
+    """The sharding of arrays that every device has whole."""
     return NamedSharding(mesh, PartitionSpec())

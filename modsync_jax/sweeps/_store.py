@@ -1,4 +1,4 @@
-"""The files of a sweep: a folder for each group, what became of each replica, exported runs."""
+"""The files of a sweep: a folder for each group, the results of replicas, exported runs."""
 
 import json
 import math
@@ -22,15 +22,15 @@ EXPORTS = ("none", "best", "all")
 
 
 class Store:
-    """What a sweep has on disk, as its results by replica and stage.
+    """The sweep's data on disk: results by replica and stage.
 
-    A stage is the step after which configurations are compared, or None for the end.
+    A stage is the step of a comparison of configurations, or None for the end.
 
     Args:
-      folder: of the sweep.
-      spec: the problem as it was named.
-      problem: what is solved.
-      export: whose runs get a folder of their own.
+      folder: the sweep's folder.
+      spec: the problem's name as the user gave it.
+      problem: the problem.
+      export: the replicas whose runs get a folder of their own.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Store:
         self._results: dict[str, dict[str, Any]] = _hosts.from_primary(self._read)
 
     def missing(self, replicas: Sequence[Replica], stage: int | None) -> list[Replica]:
-        """The replicas that are still to be trained to a stage."""
+        """Returns the replicas that still have to be trained to a stage."""
         done = self._results.get(_file(stage), {})
         held = {replica.name for replica in replicas if replica.name in done}
         if stage is None and self._export == "all":
@@ -52,25 +52,25 @@ class Store:
         return [replica for replica in replicas if replica.name not in held]
 
     def scores(self, replicas: Sequence[Replica], stage: int) -> dict[str, float | None]:
-        """What replicas are compared by after a stage, by name; None for one that failed."""
+        """Returns the score of each replica after a stage, by name; None for a failed replica."""
         done = self._results[_file(stage)]
         return {replica.name: done[replica.name]["score"] for replica in replicas}
 
     def results(self, replicas: Sequence[Replica]) -> list[Mapping[str, Any]]:
-        """What became of replicas at the latest stage of each: `result` and `failure`."""
+        """Returns each replica's `result` and `failure` at its latest stage."""
         latest: dict[str, Mapping[str, Any]] = {}
         for name in sorted(self._results, key=_order):
             latest |= self._results[name]
         return [latest[replica.name] for replica in replicas]
 
     def open(self, group: Group) -> _hosts.SharedFolder:
-        """The folder of a group, which holds its checkpoints."""
+        """Opens the folder of a group, which holds its checkpoints."""
         path = self._folder.path / "groups" / group.folder
         identity = {"replicas": [replica.name for replica in group.replicas]}
         return _hosts.SharedFolder(path, identity, resume=(path / "config.json").exists())
 
     def inherited(self, group: Group, step: int, like: _group.Batch) -> _group.Batch | None:
-        """The states of replicas at the end of a stage, from the groups that they were in then."""
+        """Returns the replicas' states at the end of a stage, from their groups in that stage."""
         done = self._results.get(_file(step), {})
         homes = [done[r.name]["group"] for r in group.replicas if r.name in done]
         paths = {home: self._folder.path / "groups" / home for home in homes}
@@ -93,7 +93,7 @@ class Store:
         stage: int | None,
         outcomes: Sequence[_group.Outcome],
     ) -> None:
-        """Writes what became of a group; after this its replicas count as trained to the stage."""
+        """Writes the outcomes of a group; after this its replicas count as trained to the stage."""
         group = trainer.group
         results = {
             replica.name: {
@@ -130,7 +130,7 @@ class Store:
     def _export_run(
         self, trainer: _group.Trainer, replica: Replica, outcome: _group.Outcome
     ) -> None:
-        """Writes the run of a replica as `solve` would have."""
+        """Writes the run of a replica as `solve` would."""
         path = self._folder.path / "runs" / replica.name
         if _hosts.is_primary():
             shutil.rmtree(path, ignore_errors=True)
@@ -155,7 +155,7 @@ class Store:
 
 
 def _file(stage: int | None) -> str:
-    """Where a group's results at a stage are."""
+    """The file name of a group's results at a stage."""
     return "results.json" if stage is None else f"results-{stage}.json"
 
 

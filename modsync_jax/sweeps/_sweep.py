@@ -1,4 +1,4 @@
-"""A sweep: groups of replicas in turn, in a folder, with one table at the end."""
+"""A sweep: trains groups of replicas one after the other and writes one table at the end."""
 
 import json
 import os
@@ -37,29 +37,29 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Trains a network for every method and point of a grid, many in one program.
 
-    What differs in numbers only (seeds, learning rates, λ_s, β, loss weights, coefficients of the
-    PDE) is an axis of one program, sharded over all devices; what changes shapes makes groups that
-    run in turn, the one of the most work first. A replica that is not finite stays as it was
-    before, is marked so, and the others go on.
+    Replicas that differ in numbers only (seeds, learning rates, λ_s, β, loss weights, coefficients
+    of the PDE) are an axis of one program, sharded over all devices. Settings that change shapes
+    make groups. Groups run one after the other, the one with the most work first. A replica that is
+    not finite keeps its last finite state and is marked, and the others go on.
 
     Args:
       problem: a `Problem`, the name of one, or `file.py:name`.
       methods: names of methods.
-      grid: values by the name of a setting, such as `{"width": [64, 128], "seed": range(32)}`; keys
-        of settings that are mappings as `"loss_weights.boundary"`.
+      grid: values by the name of a setting, such as `{"width": [64, 128], "seed": range(32)}`; an
+        entry of a mapping is named like `"loss_weights.boundary"`.
       output_dir: the sweep's folder.
-      resume: go on with the sweep in `output_dir`; what it has trained is not trained again, and
-        the grid may have grown. The number of devices may differ.
+      resume: go on with the sweep in `output_dir`. Finished replicas are not trained again, and the
+        grid may be larger than before. The number of devices may differ.
       strategy: `vmap` over the replicas of a device, `map` one after the other, or `auto`: `map` on
         CPUs, `vmap` elsewhere. Results agree to rounding.
-      point_devices: how many devices share the points of each replica.
-      memory_gib: memory of each device to stay within, in GiB; what there is, if None. Groups that
+      point_devices: the number of devices that share the points of each replica.
+      memory_gib: the memory limit of each device, in GiB; the available memory if None. Groups that
         need more are split.
-      halving: η of successive halving (Jamieson & Talwalkar 2016): of the configurations, points of
-        the grid without their seeds, the best of η goes on at each of several steps, by the
-        geometric mean of their errors on validation points; 0 trains all to the end.
-      export: whose runs get a folder like that of `solve`, in `runs/`: `none`, the `best` of each
-        group, or `all` that come to the end.
+      halving: η of successive halving (Jamieson & Talwalkar 2016). Configurations, the points of
+        the grid without their seeds, are compared after several steps by the geometric mean of
+        their errors on validation points, and the best 1/η of them go on. 0 trains all to the end.
+      export: the replicas that get a folder like that of `solve`, in `runs/`: `none`, the `best` of
+        each group, or `all` that reach the end.
       progress: show progress on standard error.
       **settings: fields of `TrainConfig` that all replicas share.
 
@@ -126,7 +126,7 @@ def _train(
     title: str,
     shown: bool,
 ) -> None:
-    """Trains groups in turn, from step `begin` to a stage."""
+    """Trains groups one after the other, from step `begin` to a stage."""
 
     def steps(group: Group) -> int:
         return len(group.replicas) * ((stage or group.config.total_steps) - begin)
@@ -151,7 +151,7 @@ def _train(
 def _show(
     meter: Meter, before: int, count: int, title: str, step: int, facts: str, rate: float
 ) -> None:
-    """Shows a group of `count` replicas after `step`; rates are of replica-steps."""
+    """Shows the progress of a group of `count` replicas after `step`, in replica-steps."""
     meter.facts(before + step * count, f"{title}  {facts}", rate)
 
 
@@ -160,7 +160,7 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
 
 
 def _fit(config: TrainConfig) -> str:
-    """What decides whether settings fit a problem."""
+    """Returns a key: settings with equal keys fit the same problems."""
     settings = [config.coefficients, config.loss_weights, config.points, config.periods]
     return json.dumps([*settings, config.method, config.objectives, config.activation])
 
@@ -168,7 +168,7 @@ def _fit(config: TrainConfig) -> str:
 def _may_be_traced(
     problem_of: Callable[[TrainConfig], Problem], replica: Replica, name: str
 ) -> bool:
-    """Whether a problem can be made with a traced coefficient, one of its domain say can not."""
+    """Whether a problem takes a traced coefficient; for one of its domain it may not."""
 
     def make(value: jax.Array) -> jax.Array:
         problem_of(replica.config.with_numbers({name: value}))
@@ -178,7 +178,7 @@ def _may_be_traced(
         return True
     try:
         jax.eval_shape(make, 0.0)
-    except TypeError:  # what the conversion of a tracer to a number raises
+    except TypeError:  # the errors of converting a tracer to a number
         return False
     return True
 
@@ -191,7 +191,7 @@ def _fitting(
     limit: float,
     say: Callable[[str], None],
 ) -> list[_group.Trainer]:
-    """The group, compiled, or the parts of it that stay within the memory of a device."""
+    """Returns the compiled group, or compiled parts of it that fit the memory of a device."""
     trainer = _group.Trainer(group, problem_of, mesh, strategy)
     first = next(chunks(group.config))
     with jax.default_matmul_precision(group.config.matmul_precision):
@@ -219,5 +219,5 @@ def _fitting(
 
 
 def _limit(memory_gib: float | None) -> float:
-    """Bytes to use of each device, those that there are if nothing is given."""
+    """Usable bytes of each device: the given limit, or else the available memory."""
     return _memory.limit() if memory_gib is None else memory_gib * 2**30

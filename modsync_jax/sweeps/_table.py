@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def rows(replicas: Sequence[Replica], results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row for each replica, the grid's columns first; None where a method has no such axis."""
+    """Returns a row for each replica, the grid's columns first; None for axes of other methods."""
     axes = list(dict.fromkeys(name for replica in replicas for name in replica.point))
     return [
         {name: replica.point.get(name) for name in axes}
@@ -27,7 +27,7 @@ def rows(replicas: Sequence[Replica], results: Sequence[Mapping[str, Any]]) -> l
 
 
 def columns(outcomes: Sequence[Outcome]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Metrics of all replicas, `[R, rows]` by column, NaN where none was written, and the steps."""
+    """Returns the replicas' metrics, `[R, rows]` by column, NaN where missing, and the steps."""
     longest = max((outcome.rows for outcome in outcomes), key=len)
     steps = np.array([row["step"] for row in longest])
     made = {}

@@ -1,4 +1,4 @@
-"""Training: one loop for every problem and method, in folders that survive kills."""
+"""Training: one loop for every problem and method, whose folders stay usable after a kill."""
 
 from modsync_jax.training._config import FORMAT, SECTIONS, ConfigError, TrainConfig, entry_type
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result

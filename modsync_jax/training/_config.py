@@ -1,6 +1,6 @@
-"""Everything that a run depends on, as one frozen dataclass.
+"""All settings of a run, as one frozen dataclass.
 
-The command line is made of these fields: a field is a flag, its metadata the flag's help.
+The command line is made of these fields: each field is a flag, and its metadata is the flag's help.
 """
 
 import copy
@@ -36,9 +36,9 @@ SECTIONS = {
 
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` of any format says, in the words of this one.
+    """Translates a `config.json` of any format into the present format.
 
-    Settings that are newer than the file have their defaults, which change nothing.
+    Settings that the file lacks get their defaults, which leave older runs as they were.
 
     Raises:
       ConfigError: on a format newer than this program knows.
@@ -80,7 +80,7 @@ def _field(
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run; `help` of each field says what it is.
+    """The settings of a run; the `help` of each field explains it.
 
     Raises:
       ConfigError: on a value that is not allowed, in one line.
@@ -115,7 +115,7 @@ class TrainConfig:
     objectives: str = _field(
         "grouped",
         "'grouped': residual, boundary (all conditions on faces) and each set of data; 'each':"
-        " every condition apart",
+        " every condition separately",
         GROUPINGS,
     )
     loss_weights: Mapping[str, float] = _field(
@@ -123,7 +123,7 @@ class TrainConfig:
     )
     points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
     block_points: int = _field(
-        0, "points differentiated at once: memory against time (0: what is fastest)"
+        0, "points differentiated at once: fewer need less memory (0: the fastest number)"
     )
     sampler: str = _field(
         "auto", "how points are drawn ('auto': as the problem says)", ("auto", *sampling.SAMPLERS)
@@ -151,7 +151,9 @@ class TrainConfig:
     shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
     structural_gradient: bool = _field(True, "let gradients reach weights through the masks")
     min_keep: float = _field(
-        0.0, "a layer that keeps no more than this share stops pruning", traceable=True
+        0.0,
+        "at or below this share of kept weights, thresholds of a layer may only fall",
+        traceable=True,
     )
 
     dtype: str = _field("float32", "floating-point type", ("float32", "float64"))
@@ -216,11 +218,11 @@ class TrainConfig:
                 )
 
     def with_numbers(self, numbers: Mapping[str, Any]) -> "TrainConfig":
-        """This configuration with other numbers, which may be tracers and are not checked.
+        """Returns this configuration with other numbers, which may be tracers and are not checked.
 
         Args:
-          numbers: by the names of fields, of fields that are mappings as `loss_weights.boundary`,
-            and hyperparameters of the method's parts as `cagrad.c`.
+          numbers: by the name of a field, by `loss_weights.boundary` for an entry of a mapping, or
+            by `cagrad.c` for a hyperparameter of a part of the method.
         """
         new = copy.copy(self)
         for name, number in numbers.items():
@@ -235,7 +237,7 @@ class TrainConfig:
 
     @property
     def sampler_name(self) -> str | None:
-        """The sampler that replaces the problem's own, if one does."""
+        """The sampler that replaces the problem's own, or None."""
         return None if self.sampler == "auto" else self.sampler
 
     @property
@@ -245,16 +247,16 @@ class TrainConfig:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "TrainConfig":
-        """The configuration that a run's `config.json` holds; its other entries are left out."""
+        """Returns the configuration in a run's `config.json`, whose other entries are ignored."""
         fields = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: stored[name] for name in fields if name in stored})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """A configuration from keyword settings.
+        """Returns a configuration from keyword settings.
 
         Raises:
-          ConfigError: also on a name that is no setting, with the nearest one.
+          ConfigError: on a setting that is not allowed, or an unknown name, with the nearest one.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:

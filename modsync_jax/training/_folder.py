@@ -28,7 +28,7 @@ _CHECKSUMS = "checksums.json"  # of checkpoints
 
 
 class RunError(Exception):
-    """A run that can't start or go on; the message is one line and says what to do."""
+    """A run that can't start or go on; the message is one line and names the remedy."""
 
 
 class RunFolder:
@@ -36,13 +36,14 @@ class RunFolder:
 
     Args:
       path: the folder; it is made if it does not exist.
-      config: what identifies the run; written to `config.json`, compared when resuming.
+      config: the identity of the run. It is written to `config.json` and compared on resume.
       resume: whether to continue the run that the folder holds.
       may_grow: entries of `config` that may be larger than in the folder.
 
     Raises:
-      RunError: when the folder holds a run and `resume` is False, holds none, or one of another
-        configuration, and `resume` is True, is in use by another process, or can't be written.
+      RunError: when the folder holds a run and `resume` is False; when `resume` is True and it
+        holds no run, or one of another configuration; when another process uses it; or when it
+        can't be written.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class RunFolder:
     def _checkpoints(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         folder = (self.path / "checkpoints").absolute()
-        with self.writing():  # the handler is named so that metadata can be read
+        with self.writing():  # a named handler, so that metadata can be read
             return ocp.CheckpointManager(
                 folder, options=options, item_handlers=ocp.PyTreeCheckpointHandler()
             )
@@ -110,10 +111,11 @@ class RunFolder:
         """Reads the checkpoint of `step`.
 
         Args:
-          step: of the checkpoint.
-          like: a named tuple of its structure, with the shapes, dtypes and shardings to read it
-            into. Entries that are newer than the checkpoint come from here.
-          resize: cut arrays that are longer than in `like`, and fill shorter ones with zeros.
+          step: the step of the checkpoint.
+          like: a named tuple of the same structure, with the shapes, dtypes and shardings of the
+            result. Entries that an older checkpoint lacks are taken from it.
+          resize: whether to cut arrays that are longer than in `like` and to fill shorter ones with
+            zeros.
 
         Raises:
           RunError: when the checkpoint holds other arrays.
@@ -142,7 +144,7 @@ class RunFolder:
         return type(like)(**restored, **newer)
 
     def append(self, row: Row) -> None:
-        """Adds a row to `metrics.csv`, on disk when this returns; new columns join the others."""
+        """Adds a row to `metrics.csv`, with any new columns; it is on disk on return."""
         path = self.path / "metrics.csv"
         header = next(csv.reader(_whole_lines(self.path)), [])
         if new := [name for name in row if name not in header]:
@@ -189,7 +191,7 @@ class RunFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around what writes to the folder: a full disk and its like are a `RunError`."""
+        """A context for writes to the folder: a full disk and the like become a `RunError`."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -203,10 +205,10 @@ class RunFolder:
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
-    """The `config.json` of a run's folder, in the words of the present format.
+    """Returns the `config.json` of a run's folder, translated into the present format.
 
     Raises:
-      RunError: when there is none, it is no JSON, or of a newer format.
+      RunError: when the file is missing, is no JSON, or has a newer format.
     """
     stored = _read_json(Path(path), "config.json")
     try:
@@ -216,16 +218,16 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_result(path: str | os.PathLike) -> dict[str, Any]:
-    """The `result.json` of a finished run.
+    """Returns the `result.json` of a finished run.
 
     Raises:
-      RunError: when there is none, or it is no JSON.
+      RunError: when the file is missing or is no JSON.
     """
     return _read_json(Path(path), "result.json")
 
 
 def read_best(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[int, Any]:
-    """The step of the newest whole checkpoint of a run, and the best parameters until then.
+    """Returns the step of a run's newest whole checkpoint, and the best parameters until then.
 
     Args:
       path: the run's folder.
@@ -250,14 +252,14 @@ def holds_checkpoint(path: str | os.PathLike, step: int) -> bool:
 
 
 def read_checkpoint(path: str | os.PathLike, step: int, like: Any) -> Any:
-    """The state in the checkpoint of `step`, NumPy arrays, of the structure of `like`."""
+    """Returns the state in the checkpoint of `step` as NumPy arrays in the structure of `like`."""
     manager = ocp.CheckpointManager((Path(path) / "checkpoints").absolute())
     how = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), like)
     return manager.restore(step, args=ocp.args.PyTreeRestore(like, restore_args=how))
 
 
 def read_metrics(path: str | os.PathLike) -> list[Row]:
-    """The complete rows of a run's `metrics.csv`, numbers as floats; empty if there is none."""
+    """Returns the complete rows of `metrics.csv`, numbers as floats; empty without the file."""
     rows = csv.DictReader(_whole_lines(path))
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
@@ -297,12 +299,12 @@ def newest_whole(
 
 
 def _is_whole(path: Path, step: int) -> bool:
-    # Without a checksum the process was killed between the two: the checkpoint is complete.
+    # A kill between the checkpoint and its checksum leaves none; the checkpoint is complete.
     return _checksums(path).get(str(step)) in (None, _checksum(path, step))
 
 
 def _checksum(path: Path, step: int) -> str:
-    """A checksum of all files of a checkpoint, with their names."""
+    """Returns one checksum of all files in a checkpoint and their names."""
     folder, digest = path / "checkpoints" / str(step), hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         digest.update(str(file.relative_to(folder)).encode())
@@ -311,7 +313,7 @@ def _checksum(path: Path, step: int) -> str:
 
 
 def _checksums(path: Path) -> dict[str, str]:
-    """The checksums of checkpoints by step, as they were when written."""
+    """Returns the checksums of checkpoints by step, as noted when they were written."""
     file = path / _CHECKSUMS
     try:
         return dict(json.loads(file.read_text())) if file.exists() else {}
@@ -322,7 +324,7 @@ def _checksums(path: Path) -> dict[str, str]:
 
 
 def _locked(path: Path) -> IO[str]:
-    """An open file that keeps other processes from the folder; the system lets go of it at exit."""
+    """Returns an open file whose lock keeps other processes out; it is released at exit."""
     file = (path / ".lock").open("a+")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -341,7 +343,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _taken(path: Path) -> bool:
-    """Whether there is anything but the hidden leftovers of a run killed before it began."""
+    """Whether the folder holds more than the hidden files of a run killed before it began."""
     if not path.is_dir():
         return path.exists()
     return any(not entry.name.startswith(".") for entry in path.iterdir())
@@ -352,10 +354,10 @@ def _check_same(
 ) -> None:
     current = json.loads(json.dumps(config))
     defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
-    known = {**defaults, **stored}  # what is newer than the folder was as it is by default
+    known = {**defaults, **stored}  # settings that the folder lacks had their defaults
     differing = [key for key in current if known.get(key) != current[key]]
     if len(differing) > 1 and "architecture" in differing:
-        differing.remove("architecture")  # it follows from the settings
+        differing.remove("architecture")  # follows from the settings
     for key in set(may_grow) & set(differing):
         if current[key] < stored[key]:
             raise RunError(
@@ -369,7 +371,7 @@ def _check_same(
 
 
 def _disk_trouble(error: Exception) -> str | None:
-    """What the operating system says, found also in the messages of the checkpoint library."""
+    """Returns the operating system's message, also from within errors of the checkpoint library."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)

@@ -22,11 +22,11 @@ from modsync_jax.training._solution import Solution, load
 
 
 class Interrupted(RunError):
-    """A run that was told to stop (Ctrl-C, SIGTERM); its state is saved."""
+    """A run was told to stop (Ctrl-C, SIGTERM); its state is saved."""
 
 
 class NonFinite(RunError):
-    """A run whose loss or update was not finite; the last good state is saved."""
+    """A loss or an update of a run was not finite; the last good state is saved."""
 
 
 def solve(
@@ -45,23 +45,24 @@ def solve(
 
     Args:
       problem: a `Problem`, the name of one, or `file.py:name`.
-      method: how gradients become one direction: a name such as `"lra(alpha=0.5)+dcgd"`, see
-        `modsync_jax.methods`; or an optax transformation from stacked gradients to a direction,
-        such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`.
-      optimizer: what follows, one of `TrainConfig.optimizer` by name, or any optax optimiser.
-      network: one of `modsync_jax.networks` by name, with the settings `width`, `depth`, ...; or
-        a Flax module of your own, from points `[..., d]` to values `[..., m]`.
-      output_dir: folder for configuration, metrics, checkpoints, figures and report; None writes
-        nothing.
-      resume: continue the run in `output_dir`; it ends with the same bits as one never stopped.
-        More `steps` or `polish_steps` than it was asked for make it longer.
+      method: the way from gradients to one direction. Either a name such as
+        `"lra(alpha=0.5)+dcgd"`, see `modsync_jax.methods`, or an optax transformation of stacked
+        gradients such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`.
+      optimizer: the optimiser after the method: a name that `TrainConfig.optimizer` allows, or any
+        optax optimiser.
+      network: the name of a network of `modsync_jax.networks`, with the settings `width`, `depth`,
+        ...; or your own Flax module from points `[..., d]` to values `[..., m]`.
+      output_dir: the folder for configuration, metrics, checkpoints, figures and report; None
+        writes nothing.
+      resume: continue the run in `output_dir`. It ends with the same bits as a run that was never
+        stopped. Larger `steps` or `polish_steps` make it longer.
       progress: show progress on standard error.
       report: draw the figures and the report into `output_dir`.
       **settings: fields of `modsync_jax.training.TrainConfig`, such as `steps=20_000`.
 
     Returns:
-      The solution with the best parameters: those of the lowest error on validation points where
-      there is a reference, else of the lowest total loss.
+      The solution with the best parameters: those with the lowest error on validation points, or
+      with the lowest loss if there is no reference.
 
     Raises:
       ConfigError: on a setting that is not allowed.
@@ -105,7 +106,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _transformations(objects: Mapping[str, Any]) -> dict[str, Any]:
-    """What takes the place of the settings by name in a run with transformations of its own."""
+    """Returns the settings for a method and an optimiser that are given as transformations."""
     made: dict[str, Any] = {}
     for name in ("method", "optimizer"):
         if name not in objects:
@@ -121,7 +122,7 @@ def _transformations(objects: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: bool) -> RunFolder:
-    """The run's folder; a run that is to become longer counts as unfinished again."""
+    """Opens the run's folder. A run that is extended counts as unfinished again."""
     folder = RunFolder(output_dir, identity, resume=resume, may_grow=("steps", "polish_steps"))
     stored = read_config(folder.path)
     before, after = (dict(c, total=c["steps"] + c["polish_steps"]) for c in (stored, identity))
@@ -139,7 +140,7 @@ def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: 
                 f"the cosine schedule now ends at step {after['steps']}, not {before['steps']}: "
                 "the rate rises again, which a run of so many steps from the start does not do"
             )
-    for name in ("result.json", "report.html"):  # before the settings, in case of a kill
+    for name in ("result.json", "report.html"):  # before the settings change, in case of a kill
         (folder.path / name).unlink(missing_ok=True)
     folder.write("config.json", {"format": FORMAT, **identity})
     return folder
@@ -156,7 +157,7 @@ def finish(
     solution: Solution,
     identity: Mapping[str, Any],
 ) -> None:
-    """Writes what a finished run adds to its folder; `result.json`, which says so, last."""
+    """Writes the files of a finished run; `result.json`, which marks it as finished, comes last."""
     arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
@@ -232,7 +233,7 @@ def _train(
 
 
 def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, TrainConfig]:
-    """The problem, and the configuration with the coefficients to make it again."""
+    """Returns the problem, and the configuration with the coefficients to make it again."""
     if isinstance(given, Problem):
         if config.coefficients:
             raise ConfigError(
@@ -248,7 +249,7 @@ def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, Trai
 
 
 def check_fits(problem: Problem, config: TrainConfig) -> None:
-    """Raises a `ConfigError` where settings do not fit a problem or the state of JAX."""
+    """Raises a `ConfigError` if settings do not fit the problem or the state of JAX."""
     if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ConfigError(
             "dtype is 'float64', but JAX has 64-bit types switched off; call "
@@ -274,10 +275,10 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
 
 
 def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) -> None:
-    """Raises a `ConfigError` where a run needs more memory than the device has.
+    """Raises a `ConfigError` if a run needs more memory than the device has.
 
-    What surely fits, or surely does not, is told from the state and the values of one layer at the
-    points of an evaluation; between, step and evaluation are compiled to be asked.
+    The size of the state and of one layer's values at the points of an evaluation decides clear
+    cases. Otherwise step and evaluation are compiled, and their memory is read from the compiler.
     """
     state, there = jax.eval_shape(program.init, config.seed), _memory.limit()
     points = _measure.like_references(problem, config)
@@ -301,7 +302,7 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
 def identity_of(
     spec: str, problem: Problem, config: TrainConfig, model: networks.Network | None
 ) -> dict[str, Any]:
-    """What `config.json` holds: enough to resume the run and to rebuild its network."""
+    """Returns the content of `config.json`: enough to resume the run and to rebuild its network."""
     fields = [] if model is None else [f.name for f in dataclasses.fields(model)]
     ours = [name for name in fields if name not in ("parent", "name", "param_dtype")]
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -1,4 +1,4 @@
-"""What a run is measured by: errors on fixed points, time, and the summary of both."""
+"""Measures of a run: errors on fixed points, time, and the summary of both."""
 
 import functools
 import math
@@ -24,15 +24,15 @@ from modsync_jax.training._solution import Solution
 from modsync_jax.training._step import TrainState, weights_of
 from modsync_jax.transform import ModSyncParams
 
-_GRID_POINTS = 2**14  # of the test grid, over all axes
+_GRID_POINTS = 2**14  # points of the test grid, over all axes
 _VALIDATION_POINTS = 2**12
-_DRAWN = 2_000  # points of a term that are kept for its picture
-_BLOCKS = 64  # of a layer's mask along each axis, for its picture
+_DRAWN = 2_000  # points of a term to keep for its picture
+_BLOCKS = 64  # blocks of a layer's mask along each axis, for its picture
 _BINS = np.linspace(-8.0, 2.0, 61)  # of log10 |w|
 
 
 class Clock:
-    """Seconds of the training chunks; the first of each kind holds its compilation."""
+    """Seconds of the training chunks; the first chunk of each kind includes its compilation."""
 
     def __init__(self) -> None:
         self._seen: set[Any] = set()
@@ -62,7 +62,7 @@ def grid_counts(problem: Problem) -> tuple[int, ...]:
 
 
 def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, Array]]:
-    """Points and true values by their use: `validation` to select, `test`, a grid, to report."""
+    """Returns points and true values: `validation` points to select, a `test` grid to report."""
     if problem.reference is None:
         return {}
     key = jax.random.key(2**31 - 1)  # the same points for every run
@@ -79,7 +79,7 @@ def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, 
 
 
 def like_references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Shapes and dtypes of what `references` returns."""
+    """Returns the shapes and dtypes of the values of `references`."""
     if problem.reference is None:
         return {}
     described = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(config.dtype))
@@ -94,14 +94,14 @@ def on_grid(
     """The solution on a grid, as `solution.npz` holds it.
 
     Args:
-      problem: where the domain, its quantities and the reference come from.
-      solution: what is evaluated.
+      problem: the problem, for its domain, quantities and reference.
+      solution: the solution to evaluate.
       counts: points along each coordinate; those of the test grid if None.
 
     Returns:
       `coordinates` and `shape` of the grid; `points` [N, d], the last coordinate fastest;
-      `outputs`, the names of the problem's quantities, their `prediction` [N, q] and, where there
-      is one, `reference` [N, q]; `equations`, the names of the residual's values, and these as
+      `outputs`, the names of the problem's quantities, their `prediction` [N, q] and, if there is
+      one, their `reference` [N, q]; `equations`, the names of the residual's values, and the values
       `residuals` [N, e]. All numbers are float64.
     """
     counts = counts or grid_counts(problem)
@@ -122,7 +122,7 @@ def on_grid(
 
 
 def drawn(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
-    """The points `[n, d]` of a training batch by term, as `drawn/<term>`; the first 2,000 of it."""
+    """Returns up to 2,000 points `[n, d]` of each term in a batch, as `drawn/<term>`."""
     batch = problem.sample(
         jax.random.key(config.seed), config.points, config.sampler_name, jnp.dtype(config.dtype)
     )
@@ -131,12 +131,12 @@ def drawn(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
 
 
 def layers(solution: Solution) -> dict[str, np.ndarray]:
-    """The kernels of a network in numbers small enough to draw, as `layers.npz` holds them.
+    """Summarises the kernels of a network for pictures, as `layers.npz` holds them.
 
     Returns:
       `layers` [L], their names; `edges` [B + 1] of bins of log10 |w|; `kept` and `pruned` [L, B],
-      how many weights of each bin the masks keep and cut; `mask/<i>` [a, b], the share of weights
-      kept in blocks of layer i, inputs down, outputs across.
+      the numbers of weights in each bin that the masks keep and cut; `mask/<i>` [a, b], the share
+      of weights kept in blocks of layer i, inputs down, outputs across.
     """
     trained = solution.trained
     weights = weights_of(trained)["network"]
@@ -181,7 +181,7 @@ def summary(
     state: TrainState,
     clock: Clock,
 ) -> dict[str, Any]:
-    """What `result.json` holds; all but `timing`, `device` and `versions` is reproducible."""
+    """Returns the content of `result.json`, reproducible but for times, device and versions."""
     selected = next(row for row in rows if row["step"] == int(state.best_step))
     final = rows[-1]
     result: dict[str, Any] = {
@@ -195,7 +195,7 @@ def summary(
         "scored_by": "unweighted loss" if problem.reference is None else "validation error",
         "loss": {"selected": selected["loss"], "final": final["loss"]},
         "keep": {"selected": selected["keep"], "final": final["keep"]} if "keep" in final else None,
-        # Not by `export`: no mask is on a single number, and a sweep does this for every replica.
+        # Without `export`: single numbers have no masks, and a sweep does this for every replica.
         "unknowns": {k: float(v) for k, v in weights_of(state.best_params)["unknowns"].items()},
         "errors": None,
     }
@@ -241,7 +241,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) -> str:
-    """What was not finite in a step, by its number and the losses in it."""
+    """Names the losses that were not finite in a step, or else the update."""
     named = zip(objectives, map(float, losses), strict=True)
     broken = [f"loss {name!r} is {loss}" for name, loss in named if not np.isfinite(loss)]
     what = " and ".join(broken) or "all losses are finite, but the update is not"
@@ -264,17 +264,17 @@ def where_it_broke(problem: Problem, points: Any, residuals: dict[str, dict[str,
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of what numbers depend on."""
+    """Versions of Python, of this package and of the packages that numbers depend on."""
     return {"python": platform.python_version(), "modsync_jax": __version__, **_installed()}
 
 
-@functools.cache  # it reads files, and every replica of a sweep asks
+@functools.cache  # cached, because it reads files for every replica of a sweep
 def _installed() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
 
 
 def headline(problem: Problem, config: TrainConfig) -> str:
-    """What runs, on what, how precisely, in one line."""
+    """Returns one line about the problem, method, network, device and precision of a run."""
     device = jax.devices()[0]
     return (
         f"modsync_jax {__version__}: {problem.name} by {config.method}, {config.depth}×"

@@ -1,4 +1,4 @@
-"""How much memory a device has, and how much a program needs, before it starts."""
+"""The memory of a device, and the memory that a program needs, before it starts."""
 
 import math
 import os
@@ -10,7 +10,7 @@ PyTree = Any
 
 
 def limit() -> float:
-    """Bytes to use of each device: nine tenths of what it has."""
+    """Usable bytes of each device: nine tenths of its memory."""
     facts = jax.local_devices()[0].memory_stats()
     if facts and "bytes_limit" in facts:
         return 0.9 * facts["bytes_limit"]
@@ -19,7 +19,7 @@ def limit() -> float:
 
 
 def of_arrays(tree: PyTree) -> int:
-    """Bytes of arrays, or of their descriptions."""
+    """Bytes of arrays, which may be given as descriptions."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """An optimiser that was handed over as an object; it has a schedule of its own."""
+    """An optimiser that the user gave as an object; it has its own schedule."""
 
     transformation: optax.GradientTransformation
 

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run as the user sees it: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ class Meter:
     """Shows the progress of one run on standard error.
 
     Args:
-      label: what runs, for example `burgers modsync+dcgd`.
-      total: steps of the whole run.
-      done: steps that an earlier part of the run has done.
+      label: the run's label, for example `burgers modsync+dcgd`.
+      total: the number of steps of the whole run.
+      done: the number of steps that earlier parts of the run have done.
       enabled: False shows nothing.
     """
 
@@ -75,7 +75,7 @@ class Meter:
 
 
 def describe(row: Mapping[str, float]) -> str:
-    """The facts of a row that a reader wants first, in one short line."""
+    """Returns the most important facts of a row in one short line."""
     parts = []
     for name, value in row.items():
         kind, _, rest = name.partition("/")

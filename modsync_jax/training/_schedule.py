@@ -1,4 +1,4 @@
-"""When a run evaluates, saves and changes from training to the polish: a matter of its settings."""
+"""The schedule of a run: its settings alone fix chunks, evaluations, checkpoints and polish."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,9 +10,9 @@ class Chunk(NamedTuple):
     """Steps that the device takes in one call.
 
     Attributes:
-      start: steps done before.
-      end: steps done after.
-      polish: whether they are iterations of L-BFGS.
+      start: the number of steps before it.
+      end: the number of steps after it.
+      polish: whether its steps are iterations of L-BFGS.
       evaluates: whether a row of the metrics follows.
       saves: whether a checkpoint follows.
     """

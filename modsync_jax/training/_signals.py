@@ -1,4 +1,4 @@
-"""Stopping where it is safe: Ctrl-C and SIGTERM as a note that the loop reads."""
+"""Safe stops: Ctrl-C and SIGTERM become a note that the loop reads."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""A trained network, and how to read one back from its run's folder."""
+"""A trained network, and a way to read one from its run's folder."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ from modsync_jax.problems import Problem
 from modsync_jax.training import _folder
 
 PyTree = Any
-_EVALUATED_AT_ONCE = 2**16  # points: 32 MB for each layer of 128 units
+_EVALUATED_AT_ONCE = 2**16  # points at once: 32 MB for each layer of 128 units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Solution:
     Attributes:
       network: the Flax module.
       coordinates: one letter for each entry of a point.
-      params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, masked already.
-      trained: the parameters as trained; `ModSyncParams` for a method with thresholds.
-      result: what `result.json` holds; empty for a run that is not finished.
+      params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, with masks
+        applied.
+      trained: the parameters before masking; `ModSyncParams` for a method with thresholds.
+      result: the content of `result.json`; empty for a run that is not finished.
       metrics: the rows of `metrics.csv`.
     """
 
@@ -62,12 +63,12 @@ class Solution:
 
     @property
     def size(self) -> int:
-        """How many parameters the network has."""
+        """The number of the network's parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params["network"]))
 
     @property
     def field(self) -> Field:
-        """The network as a field, whose derivatives `modsync_jax.calculus` takes."""
+        """The network as a field, for the derivatives of `modsync_jax.calculus`."""
         return field_of(self.network, self.coordinates, self.params["network"])
 
     def __call__(self, points: Array | np.ndarray) -> Array:
@@ -75,7 +76,7 @@ class Solution:
         return self._evaluate(jax.vmap(self.field), points)
 
     def observed(self, problem: Problem, points: Array | np.ndarray) -> Array:
-        """What the problem compares with its reference, `[N, q]`, at points `[N, d]`."""
+        """The problem's observed quantities `[N, q]` at points `[N, d]`."""
         observed = partial(problem.observed, self.field, self.params["unknowns"])
         return self._evaluate(observed, points)
 
@@ -95,7 +96,7 @@ class Solution:
 
 
 def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree) -> Field:
-    """A network with its variables as a field, which takes jets if the network does."""
+    """Returns a network with its variables as a field, which takes jets if the network does."""
 
     def u(x: Any) -> Any:
         return network.apply(variables, x)
@@ -104,17 +105,17 @@ def field_of(network: nn.Module, coordinates: tuple[str, ...], variables: PyTree
 
 
 def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solution:
-    """Reads a run's best parameters so far; `load("runs/x")(points)` evaluates them.
+    """Loads the best parameters of a run so far; `load("runs/x")(points)` evaluates them.
 
-    Damaged checkpoints are left out with a warning, and with them a result that is not of the
-    parameters that are returned.
+    Damaged checkpoints are skipped with a warning. A result that belongs to other parameters than
+    the returned ones is then left out.
 
     Args:
       run: the run's folder.
-      network: the module, when the run was given one of its own.
+      network: the module, if the run was trained with a module of the user's.
 
     Raises:
-      RunError: when the folder holds no run, no checkpoint, or another network is needed.
+      RunError: when the folder holds no run or no checkpoint, or needs another network.
     """
     config = _folder.read_config(run)
     if network is None:

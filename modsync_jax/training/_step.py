@@ -34,12 +34,12 @@ _INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD = range(5)
 
 
 class Conflict(NamedTuple):
-    """How the objectives' gradients met in the training batches since the latest row of metrics.
+    """Conflict of the objectives' gradients in the training batches since the latest metrics row.
 
     Attributes:
-      batches: how many there were, [] int32.
+      batches: the number of batches, [] int32.
       cosines: sums of the P pairs' cosines, [P]; a zero gradient counts as orthogonal.
-      opposed: in how many batches a pair's cosine was negative, [P].
+      opposed: the number of batches in which a pair's cosine was negative, [P].
     """
 
     batches: Array
@@ -48,7 +48,7 @@ class Conflict(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that a run carries from one step to the next.
+    """The state that a run carries from one step to the next.
 
     Attributes:
       key: raw data of the run's PRNG key.
@@ -56,11 +56,12 @@ class TrainState(NamedTuple):
       params: `{"network": ..., "unknowns": ...}`, or `ModSyncParams` of it.
       opt_state: state of the method's transformation, or of L-BFGS while polishing.
       best_params: the parameters of the lowest score so far.
-      best_score: validation error, or unweighted loss without a reference, [].
+      best_score: their validation error, or their unweighted loss without a reference, [].
       best_step: the step of `best_params`, [] int32.
-      healthy: False once a loss or an update was not finite; the state is that before it, [] bool.
+      healthy: False once a loss or an update was not finite, [] bool; the state is then the last
+        finite one.
       losses: the losses at the latest step, [K].
-      conflict: what the gradients' cosines were since the latest row of metrics.
+      conflict: the gradients' cosines since the latest row of metrics.
     """
 
     key: Array
@@ -76,17 +77,17 @@ class TrainState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The functions of a run, pure; `compiled` puts them under `jit`.
+    """The pure functions of a run; `compiled` puts them under `jit`.
 
     Attributes:
       init: `(seed) -> TrainState`.
       advance: `(state, count) -> state` after `count` (static) steps of the method.
-      start_polish: `(state) -> state` with L-BFGS's state, masks folded into the weights.
+      start_polish: `(state) -> state` with L-BFGS's state and with masks folded into the weights.
       polish: `(state, count) -> state` after `count` (static) iterations of L-BFGS.
       evaluate: `(state, reference points and values) -> (state, row)`.
-      residuals: `(state) -> (points, residuals)` of the batch of the next step, by term, and the
-        residuals by equation, [N] each.
-      objectives: names of the K objectives in order.
+      residuals: `(state) -> (points, residuals)` for the batch of the next step: both by term, and
+        the residuals also by equation, [N] each.
+      objectives: the names of the K objectives in order.
     """
 
     init: Callable[[int | Array], TrainState]
@@ -99,7 +100,7 @@ class Program(NamedTuple):
 
 
 def network_of(problem: Problem, config: TrainConfig) -> networks.Network:
-    """Returns the network that the settings describe, before its parameters."""
+    """Returns the network that the settings describe, without parameters."""
     scaled = {"auto": problem.standardize, "yes": True, "no": False}[config.standardize]
     periods = tuple(config.periods.get(name, 0.0) for name in problem.coordinates)
     return networks.NETWORKS[config.network](
@@ -126,8 +127,8 @@ def build(
 ) -> Program:
     """Assembles the functions of a run of `network` on `problem`.
 
-    Numbers of `config` may be tracers: under `vmap` the functions then are those of many runs.
-    `place` is that of `Problem.objectives`.
+    Numbers of `config` may be tracers: under `vmap` the functions then serve many runs at once.
+    `place` is the argument of `Problem.objectives`.
     """
     dtype = jnp.dtype(config.dtype)
     method = methods.parse(config.method)
@@ -168,7 +169,7 @@ def build(
         vectors = mask_objectives(vectors, structural_gradient=config.structural_gradient)
 
     def traces(state: TrainState, batch: Any) -> Array:
-        """Of the weights' tangent kernels; a method asks for them in the steps that need them."""
+        """Traces of the weights' tangent kernels, for methods that ask for them."""
 
         def of_term(term: str, weights: PyTree, points: Any) -> Array:
             params = state.params._replace(weights=weights) if masked else weights
@@ -198,7 +199,8 @@ def build(
             key=jax.random.key_data(key),
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=jax.tree.map(jnp.copy, tx.init(params)),  # donated: no buffer twice
+            # Copies, because a donated state may not hold one buffer twice.
+            opt_state=jax.tree.map(jnp.copy, tx.init(params)),
             best_params=jax.tree.map(jnp.copy, params),
             best_score=jnp.array(jnp.inf, dtype),
             best_step=jnp.zeros((), jnp.int32),
@@ -213,7 +215,7 @@ def build(
         )
 
     def cosines(grads: PyTree) -> tuple[Array, Array]:
-        """The norms [K] of stacked gradients, and the cosines of their pairs [P]."""
+        """Returns the norms [K] of stacked gradients and the cosines of their pairs [P]."""
         gramian = gradients.gramian(weights_of(grads))
         norms = jnp.sqrt(jnp.diagonal(gramian))
         products = jnp.array([norms[j] * norms[k] for j, k in pairs])
@@ -253,8 +255,8 @@ def build(
     lbfgs = optax.lbfgs(memory_size=20)
 
     def start_polish(state: TrainState) -> TrainState:
-        # Pruned weights become zeros under zero thresholds: their masks, and so their gradients,
-        # stay zero, and every iterate of L-BFGS keeps them so.
+        # Pruned weights become zeros under zero thresholds. Their masks stay zero, so their
+        # gradients do too, and no iterate of L-BFGS moves them.
         params = state.params
         if masked:
             zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
@@ -262,7 +264,7 @@ def build(
         return state._replace(params=params, opt_state=lbfgs.init(weights_of(params)))
 
     def polish_losses(state: TrainState, weights: PyTree) -> Array:
-        """The losses [K] on the points of the polish."""
+        """Returns the losses [K] on the points of the polish."""
         counts = {name: config.polish_points * n for name, n in counted.items()}
         batch = problem.sample(stream(state, _POLISH), counts, config.sampler_name, dtype)
         params = frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights
@@ -312,7 +314,7 @@ def build(
             error = problem.observed(u, unknowns, points) - values
             row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(values)
             row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
-        # Weights of losses say nothing about accuracy: without a reference they are left out.
+        # Loss weights say nothing about accuracy, so a score without a reference leaves them out.
         unweighted = jnp.stack(list(of_terms.values())).sum()
         score = row["validation/relative_l2"] if references else unweighted
         better = state.healthy & (score < state.best_score)
@@ -343,7 +345,7 @@ def build(
 
 
 def compiled(program: Program) -> Program:
-    """The same under `jit`; `advance`, `polish` and `evaluate` take over the state they get."""
+    """Returns the functions under `jit`; `advance`, `polish` and `evaluate` donate their state."""
     return program._replace(
         advance=jax.jit(program.advance, static_argnums=1, donate_argnums=0),
         start_polish=jax.jit(program.start_polish),
@@ -360,9 +362,9 @@ def _accept(
     opt_state: optax.OptState,
     sound: Array,
 ) -> TrainState:
-    """The state after an update, or, when something is not finite, the state as it was.
+    """Returns the state after an update, or the state before it if something is not finite.
 
-    `sound` is what else must hold, [] bool.
+    `sound` is a further condition on the update, [] bool.
     """
     total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(updates))
     healthy = state.healthy & jnp.isfinite(losses).all() & jnp.isfinite(total) & sound
@@ -378,7 +380,7 @@ def _chosen(flag: Array, one: PyTree, other: PyTree) -> PyTree:
 
 
 def _all_finite(tree: PyTree) -> Array:
-    """Whether all floating numbers are: a second moment at infinity would freeze its weight."""
+    """Whether all floating numbers are finite, as second moments must be to move weights."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
@@ -412,5 +414,5 @@ def _layer(path: str) -> str:
 
 
 def weights_of(params: PyTree) -> PyTree:
-    """Parameters without thresholds, not masked."""
+    """Returns the parameters without thresholds, not masked."""
     return params.weights if isinstance(params, ModSyncParams) else params

@@ -55,6 +55,7 @@ def test_mistakes_are_one_clear_line(tmp_path):
         _halving.rungs(unequal, 2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_those_that_go_on_are_as_without_halving_and_it_resumes(tmp_path):
     """Six configurations in two groups: 6, 2 and 1 of them, two seeds each."""

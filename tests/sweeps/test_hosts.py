@@ -204,6 +204,7 @@ def test_a_process_that_waits_in_vain_says_so(alone, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("different", "message"),
     [
@@ -225,6 +226,7 @@ def test_processes_that_differ_do_not_start(different, message, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.long
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("flags", "message"),
@@ -307,6 +309,7 @@ time.time_ns = lambda: now_ns() + int(next(jumps)) * 10**9
 """
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_clock_that_jumps_changes_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(JUMPING)

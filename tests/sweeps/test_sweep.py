@@ -86,6 +86,7 @@ def test_replicas_equal_single_runs_whatever_the_mapping(x64, tmp_path):
         assert np.abs(high / low - 1).max() > 1e-6, name
 
 
+@pytest.mark.long
 def test_replicas_equal_single_runs_in_float32(tmp_path):
     grid = {"seed": range(3), "learning_rate": [1e-3, 3e-3]}
     table = swept(["dcgd"], grid, tmp_path / "s")
@@ -93,6 +94,7 @@ def test_replicas_equal_single_runs_in_float32(tmp_path):
         np.testing.assert_allclose(table[5][name], value, rtol=1e-5)  # 20 steps of rounding
 
 
+@pytest.mark.long
 def test_a_replica_that_is_not_finite_does_not_touch_the_others(tmp_path, capsys):
     settings = {"optimizer": "sgd", "progress": True}
     good = {"seed": [0, 1], "learning_rate": [1e-3]}
@@ -140,6 +142,7 @@ def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp
             path.unlink()  # as after a kill between the last checkpoint and the results
 
 
+@pytest.mark.long
 def test_hyperparameters_of_a_method_are_a_traced_axis(tmp_path):
     grid = {"cagrad.c": [0.2, 0.9], "seed": [0, 1]}
     rows = swept(["dcgd", "cagrad"], grid, tmp_path / "s")
@@ -185,6 +188,7 @@ def test_a_group_too_large_for_the_device_is_split(tmp_path, capsys):
         assert one["final"] == pytest.approx(other["final"], rel=1e-6)  # float32, another batch
 
 
+@pytest.mark.long
 def test_the_table_is_the_same_in_all_its_forms_and_a_larger_grid_goes_on(tmp_path):
     out = tmp_path / "s"
     grid = {"width": [4], "seed": [0, 1]}
@@ -216,6 +220,7 @@ def test_the_table_is_the_same_in_all_its_forms_and_a_larger_grid_goes_on(tmp_pa
     assert made == {path: path.stat().st_mtime_ns for path in made}
 
 
+@pytest.mark.long
 def test_a_network_too_large_for_a_device_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"one network on each device needs .* GiB and"):
         swept(["adam"], {"seed": [0]}, tmp_path / "s", width=200_000, depth=3)
@@ -324,6 +329,7 @@ def test_coefficients_of_the_equation_are_an_axis(tmp_path):
     assert len(set(losses)) == 4 and np.isfinite(losses).all()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not PLACES, reason="older JAX can not place arrays inside of shard_map")
 def test_devices_share_the_points_of_a_replica(tmp_path):
     """Half of the devices, half of the products each; the rest of the step is small."""

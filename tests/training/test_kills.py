@@ -74,6 +74,7 @@ def unbroken(tmp_path_factory):
     return ending(folder)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(unbroken, tmp_path):
     folder, command = tmp_path / "killed", [*COMMAND, f"--output_dir={tmp_path / 'killed'}"]
     moments = random.Random(0)
@@ -95,6 +96,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(unbroke
     assert_same_bits(ending(folder), unbroken)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_and_prints_the_command_that_ends_it(unbroken, tmp_path, number):
     folder = tmp_path / "stopped"
@@ -113,6 +115,7 @@ def test_a_stopped_run_saves_and_prints_the_command_that_ends_it(unbroken, tmp_p
     assert_same_bits(ending(folder), unbroken)
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(tmp_path):
     """A limit on the size of files is what a test can have everywhere of a disk that is full."""
     folder = tmp_path / "full"
@@ -136,6 +139,7 @@ def newest(folder):
     return max(steps, key=lambda path: int(path.name))
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(unbroken, tmp_path):
     folder, command = tmp_path / "run", [*COMMAND, f"--output_dir={tmp_path / 'run'}"]
@@ -160,6 +164,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(unbroken, tmp_
     assert_same_bits(ending(folder), unbroken)
 
 
+@pytest.mark.long
 def test_two_programs_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "run"
     command = [*COMMAND, f"--output_dir={folder}", "--steps=1000000"]

@@ -45,6 +45,7 @@ def flat(params):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["adam", "dcgd", "modsync+config"])
 def test_methods_solve_a_poisson_equation(method):
     solution = modsync_jax.solve(
@@ -170,6 +171,7 @@ def test_one_threshold_can_be_shared():
     assert "threshold/all/Dense_0/kernel" in solution.metrics[-1]
 
 
+@pytest.mark.long
 def test_an_unknown_coefficient_is_found_from_data():
     """u'' + c u = 0 with c = 1 from measurements of sin x."""
 
@@ -197,6 +199,7 @@ def test_an_unknown_coefficient_is_found_from_data():
     assert "c 0.2" in describe(solution.metrics[0])
 
 
+@pytest.mark.long
 def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
     settings = {**TINY, "steps": 60, "threshold_learning_rate": 3e-3, "sparsity_weight": 1e-2}
     rough = modsync_jax.solve(poisson(), "modsync+dcgd", progress=False, **settings)
@@ -293,6 +296,7 @@ def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
         modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
 
 
+@pytest.mark.long
 def test_coefficients_are_part_of_a_run(tmp_path):
     run = tmp_path / "run"
 
@@ -381,6 +385,7 @@ def outcome(result):
     return {k: v for k, v in result.items() if k not in ("timing", "device", "versions")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", ["constant", "exponential"])
 def test_a_run_that_is_made_longer_is_an_unbroken_longer_run(schedule, tmp_path):
     settings = {**TINY, "schedule": schedule, "decay_steps": 10, "progress": False}
@@ -397,6 +402,7 @@ def test_a_run_that_is_made_longer_is_an_unbroken_longer_run(schedule, tmp_path)
         modsync_jax.solve(poisson(), "lra", steps=40, output_dir=run, resume=True, **settings)
 
 
+@pytest.mark.long
 def test_a_polish_can_be_longer_but_no_step_comes_before_it(tmp_path):
     settings = {**TINY, "steps": 20, "progress": False, "report": False}
     run = {"output_dir": tmp_path / "run", **settings}

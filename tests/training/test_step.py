@@ -41,6 +41,7 @@ def test_a_checkpoint_holds_all_that_a_method_remembers(method, tmp_path):
         np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["relobralo+pcgrad", "grad-drop"])
 def test_the_seed_of_a_run_sets_what_a_method_draws(method):
     """From the same weights, two seeds move elsewhere though points and losses are the same."""
