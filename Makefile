@@ -20,7 +20,7 @@ test: $(VENV)/installed-test
 
 # The rest of what holds before a change lands.
 test-long: $(VENV)/installed-test
-	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal -m long
+	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "long and not faults and not slow"
 
 # Kills and damages of real processes, and other tests that take longer.
 test-faults: $(VENV)/installed-test
