@@ -7,7 +7,7 @@ The answer comes from a model, `benchmarks.cost_model`, and these parts check it
   compile  seconds to compile the step of a sweep on this CPU, by the number of networks
   host     checkpoints and results: bytes and time for each network
   plan     hours of a sweep by the model, beside those of this CPU by the times of `cpu`
-  room     how many networks a device has memory for, by the model
+  room     the number of networks that fit in a device's memory, by the model
 
 Burgers' equation, ModSync+DCGD, float32. Steps are those of `modsync_jax.sweeps`.
 

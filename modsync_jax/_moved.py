@@ -1,15 +1,15 @@
-"""Names that are gone: who asks for one is told the new one."""
+"""Removed names: the error for an old name gives the new one."""
 
 from collections.abc import Mapping
 
 
 def missing(owner: str, name: str, moved: Mapping[str, str]) -> AttributeError:
-    """Returns the error for an attribute that is not there; the caller raises it.
+    """Returns the error for a missing attribute; the caller raises it.
 
     Args:
-      owner: the module or class that was asked.
-      name: the attribute.
-      moved: what to use in place of names that were there once.
+      owner: the module or class without the attribute.
+      name: the name of the attribute.
+      moved: the replacements of removed names.
 
     Example:
       >>> print(missing("modsync_jax.methods", "is_masked", {"is_masked": "parse(name).masked"}))

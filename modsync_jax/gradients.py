@@ -290,7 +290,7 @@ def check_stacked(grads: PyTree, params: PyTree) -> int:
                 f"gradients are not stacked: {path_name(path)} has shape {list(grad.shape)}, but "
                 f"its parameter {list(jnp.shape(param))} asks for {['K', *jnp.shape(param)]}; "
                 "compute them with modsync_jax.value_and_objective_grads, aggregate them once, and "
-                "put optax.MultiSteps and its kind around what follows the aggregator only"
+                "let optax.MultiSteps and the like wrap only transformations after the aggregator"
             )
     return count
 

@@ -24,9 +24,9 @@ def lra(
     """Weighs conditions until their mean gradient is as large as the residual's largest.
 
     With r the reference, `λ̂_k = max |g_r| / mean |g_k|` and `λ_k <- (1 - alpha) λ_k + alpha λ̂_k`
-    every few updates. λ_r stays 1, and a weight with a zero gradient stays as it is. The defaults
-    follow the authors' code, which made their figures: the mean is taken of λ_k g_k, so λ_k tends
-    to the square root of the value in the paper's text. The text is `alpha=0.9, weighted=False,
+    every few updates. λ_r stays 1, and the weight of a zero gradient stays. The defaults follow the
+    authors' code, which made their figures: the mean is taken of λ_k g_k, so λ_k tends to the
+    square root of the value in the paper's text. The text is `alpha=0.9, weighted=False,
     mean="entries"`.
 
     The reference has no default, because gradients do not show which objective is the residual, and

@@ -67,7 +67,7 @@ def entry_type(field: dataclasses.Field) -> type | None:
 
 
 class ConfigError(ValueError):
-    """A setting that can't be run; the message is one line and says what is allowed."""
+    """A setting that is not allowed; the message is one line and names the allowed values."""
 
 
 def _field(
