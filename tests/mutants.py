@@ -1,0 +1,384 @@
+# ruff: noqa: E501, a row is a line
+"""Mutants: one wrong edit each, which the named tests must notice.
+
+    python -m tests.mutants [--only=WORD] [--workers=1]
+
+Each row of `MUTANTS` is applied to a copy of the project in a temporary folder, where the tests of
+the row run until the first one fails. A mutant is killed when a test fails, and survives when all
+pass. Rows that are known to survive say why; the program fails on a survivor without a reason,
+and on a row whose text is no longer in the file exactly once.
+
+To add one: a row with the file below `modsync_jax/`, the text, its replacement, and the tests.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A wrong edit.
+
+    Attributes:
+      file: below `modsync_jax/`.
+      old: text that is in the file once.
+      new: what stands in its place.
+      tests: files or folders of tests, separated by blanks.
+      survives: why no test can notice, or none needs to; empty for a mutant that must be killed.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+    survives: str = ""
+
+
+def rows(file: str, tests: str, *edits: tuple[str, ...]) -> list[Mutant]:
+    """Mutants of one file: `(old, new)` or `(old, new, why it survives)`."""
+    return [Mutant(file, old, new, tests, *why) for old, new, *why in edits]
+
+
+MUTANTS = [
+    *rows(
+        "gradients.py",
+        "tests/test_gradients.py",
+        ('strategy: Literal["split", "vmap"] = "split"', 'strategy: Literal["split", "vmap"] = "vmap"'),
+        ("values[name]) for name in sorted(values)}", "values[name]) for name in values}"),
+        ("names = sorted(mapping or", "names = list(mapping or"),
+        ("jnp.eye(len(losses), dtype=losses.dtype)", "jnp.ones((len(losses),) * 2, dtype=losses.dtype)"),
+        ("g[i].astype(dtype) * g[j].astype(dtype)", "(g[i] * g[j]).astype(dtype)"),
+        ("jnp.result_type(jnp.float32, *leaves)", "jnp.float32"),
+        ("inner(min(i, j), max(i, j))", "inner(min(i, j), min(i, j))"),
+        ("weights[k] * leaf[k] for k in range(len(leaf))", "weights[k] * leaf[0] for k in range(len(leaf))"),
+        (").astype(leaf.dtype)  # type", ")  # type"),
+        ("if grad.shape[1] == 1:", "if grad.shape[0] == 1:"),
+        ("return grad.sum(0)", "return grad.mean(0)"),
+        ("grad[k, k] for k in range(count)", "grad[0, k] for k in range(count)"),
+        ("if grad.shape[1] != count:", "if grad.shape[1] > count:"),
+        ("if len(lengths) != 1 or 0 in lengths:", "if len(lengths) != 1:"),
+        ("if len(lengths) != 1 or 0 in lengths:", "if 0 in lengths:"),
+        ('if value.shape != () or not jnp.issubdtype', 'if not jnp.issubdtype'),
+        ("or not jnp.issubdtype(value.dtype, jnp.floating)", ""),
+        ("or not jnp.issubdtype(dtype, jnp.floating)", ""),
+    ),
+    *rows(
+        "gradients.py",
+        "tests/test_transform.py tests/optimizers",
+        ("if jax.tree.structure(grads) != jax.tree.structure(params)", "if False and (grads != params)", "shapes are compared leaf by leaf all the same, with a longer error"),
+        ("if grad.shape != (count, *jnp.shape(param)):", "if grad.shape[1:] == ():"),
+        ("if jnp.shape(update) != jnp.shape(param):", "if jnp.ndim(update) < jnp.ndim(param):"),
+        ("if any(isinstance(node, optax.MaskedNode) for node in nodes):", "if False:"),
+        ("sorted(objectives)]", "objectives]"),
+        ("jax.lax.switch(index, branches", "jax.lax.switch(0 * index, branches"),
+    ),
+    *rows(
+        "transform.py",
+        "tests/test_transform.py",
+        ("w if m is None else w * m", "w if m is None else w"),
+        ("sparsity.masks(*params, structural_gradient=structural_gradient)", "sparsity.masks(*params)"),
+        ("effective_weights(params, structural_gradient=structural_gradient)\n            return", "effective_weights(params)\n            return"),
+        ("jax.lax.stop_gradient(effective_weights(params))", "effective_weights(params)"),
+        ("sparsity_weight: float | Array = 1e-4", "sparsity_weight: float | Array = 1e-3"),
+        ("reset_keep: float | Array = 0.01", "reset_keep: float | Array = 0.02"),
+        ("min_keep: float | Array = 0.0", "min_keep: float | Array = 0.5"),
+        ("thresholds_tx or optax.adam(1e-4)", "thresholds_tx or optax.adam(1e-3)"),
+        ("o + sparsity_weight * p", "o - sparsity_weight * p"),
+        ("o + sparsity_weight * p", "o + p"),
+        ("jax.grad(regularizer)(thresholds)", "jax.grad(sparsity.sparsity_loss)(thresholds)"),
+        ("lambda kept: kept <= min_keep * (1 + 1e-6), kept_share(*params)", "lambda kept: kept >= min_keep * (1 + 1e-6), kept_share(*params)"),
+        ("kept <= min_keep * (1 + 1e-6)", "kept < min_keep * (1 - 1e-6)"),
+        ("jnp.minimum(s, 0.0)", "jnp.maximum(s, 0.0)"),
+        ("jnp.minimum(s, 0.0)", "jnp.zeros_like(s)"),
+        ("kept <= reset_keep * (1 + 1e-6)", "kept <= reset_keep"),
+        ("kept <= reset_keep * (1 + 1e-6)", "kept < reset_keep * (1 - 1e-6)"),
+        ("kept_share(*stepped)", "kept_share(*params)"),
+        ("optax.apply_updates(params, ModSyncParams(moves, shifts))", "ModSyncParams(weights, optax.apply_updates(thresholds, shifts))"),
+        ("jnp.where(d, -t, s), shifts, thresholds, dying)", "jnp.where(d, 0 * t, s), shifts, thresholds, dying)"),
+        ("t_state = _restart(thresholds_tx, t_state, thresholds, dying)", "pass"),
+        ("jnp.where(dies, new, old)", "jnp.where(~dies, new, old)"),
+        ("jnp.where(dies, new, old)", "jnp.where(dies & (jnp.ndim(old) > 0), new, old)"),
+        ("tx.init(jnp.zeros_like(threshold))", "tx.init(threshold)", "no optax optimiser of thresholds starts from their values"),
+        ("tx.update(slope, state, leaf, **extra_args)", "tx.update(slope, state, leaf)"),
+        ("weights_tx.update(updates.weights, state.weights, weights, **extra_args)", "weights_tx.update(updates.weights, state.weights, weights)"),
+        ("    if isinstance(params, ModSyncParams):\n        raise", "    if False:\n        raise"),
+        ("if not isinstance(params, ModSyncParams):\n        raise", "if False:\n        raise"),
+    ),
+    *rows(
+        "sparsity/_step.py",
+        "tests/sparsity/test_step.py",
+        ("(q > 0).astype", "(q >= 0).astype"),
+        ("distance <= 0.4", "distance < 0.4", "both pieces are 0.4 where they meet"),
+        ("2.0 - 4.0 * distance", "2.0 - 2.0 * distance"),
+        ("4.0 * distance, 0.4)", "4.0 * distance, 0.2)"),
+        ("distance <= 1.0", "distance < 1.0"),
+        ("jnp.abs(q)", "q"),
+        ("* cotangent,)", "+ 0 * cotangent,)"),
+    ),
+    *rows(
+        "sparsity/_regularizer.py",
+        "tests/sparsity/test_regularizer.py",
+        ("_MAX_EXPONENT = 4.0", "_MAX_EXPONENT = 5.0"),
+        ("rows[j] - rows[k]", "rows[j] + rows[k]"),
+        ("squared / max(len(pairs), 1)", "squared"),
+        ("max(len(pairs), 1)", "len(pairs)"),
+        ("distance / beta", "distance * beta"),
+        ("_guarded_exp(-rows)", "_guarded_exp(rows)"),
+        ("_guarded_exp(-rows).sum(0)", "_guarded_exp(-rows).mean(0)"),
+        ('if granularity == "layer":', 'if granularity != "layer":'),
+        ("not beta > 0", "beta < 0"),
+        ("jnp.maximum(x - _MAX_EXPONENT, 0.0)", "jnp.abs(x - _MAX_EXPONENT)"),
+    ),
+    *rows(
+        "sparsity/_thresholds.py",
+        "tests/sparsity/test_thresholds.py",
+        ("leaf.ndim >= 2)", "leaf.ndim >= 1)"),
+        ("if num_objectives < 1:", "if num_objectives < 0:"),
+        ("not jnp.issubdtype(leaf.dtype, jnp.floating) or not choose", "not choose"),
+        ("-leaf.ndim <= output_axis < leaf.ndim", "-leaf.ndim <= output_axis <= leaf.ndim"),
+        ("shape[output_axis] = leaf.shape[output_axis]", "shape[-1] = leaf.shape[-1]"),
+        ("jnp.result_type(leaf.dtype, jnp.float32))", "leaf.dtype)"),
+        ("if _is_zero(leaf):", "if False:"),
+        ("not np.any(np.asarray(leaf))", "not np.all(np.asarray(leaf))"),
+        ("isinstance(leaf, jax.core.Tracer) or ", ""),
+        ("weight if structural_gradient else jax", "weight if not structural_gradient else jax"),
+        ("magnitude - threshold.mean(0)).astype", "magnitude - threshold[0]).astype"),
+        ("jnp.abs(weight if", "(weight if"),
+        (".astype(weight.dtype)", ""),
+        ("weights=sizes)", "weights=None)"),
+        ("excess > 0, dtype", "excess >= 0, dtype"),
+        ("jnp.where(jnp.isnan(excess).any(), jnp.nan, kept)", "kept"),
+        ("jnp.isnan(excess).any()", "jnp.isnan(excess).all()"),
+        ("jnp.mean(excess > 0, dtype=jnp.float32)", "jnp.mean((excess > 0).astype(weight.dtype))"),
+    ),
+    # --- training and sweeps
+    *rows(
+        "training/_step.py",
+        "tests/training/test_state.py",
+        ("fields(evaluated := export(state.params))", "fields(evaluated := weights_of(state.params))"),
+        ("problem.pointwise(*fields(export(state.params)), batch)", "problem.pointwise(*fields(weights_of(state.params)), batch)"),
+        ('score = row["validation/relative_l2"]', 'score = row["test/relative_l2"]'),
+        ("_optimizers.thresholds_optimizer(config),", "_optimizers.weights_optimizer(config),"),
+        ("better = state.healthy & (score", "better = (score"),
+        ("(score < state.best_score)", "(score > 0)"),
+        ("score.astype(dtype), state.step)", "score.astype(dtype), state.step + 1)"),
+        ("healthy = state.healthy & jnp", "healthy = jnp"),
+        ("jnp.isfinite(losses).all()", "jnp.isfinite(losses).any()"),
+        ("& jnp.isfinite(total) &", "&"),
+        ("isfinite(total) & sound", "isfinite(total)"),
+        ("losses=losses, healthy=healthy", "losses=_chosen(healthy, losses, state.losses), healthy=healthy"),
+        ("conflict.opposed + (cosine < 0)", "conflict.opposed + (cosine <= 0)"),
+        ("jnp.where(products > 0, inner /", "jnp.where(products >= 0, inner /"),
+        ("_chosen(accepted.healthy, met(", "_chosen(True, met("),
+        ("state._replace(conflict=nothing_seen()), row", "state, row"),
+        ("_chosen(state.conflict.batches > 0, state.conflict, own)", "own"),
+        ("row[f\"cosine/{names[j]}~{names[k]}\"] = seen.cosines[p] / seen.batches", "row[f\"cosine/{names[j]}~{names[k]}\"] = seen.cosines[p]"),
+        ("stream(state, _TRAIN), state.step", "stream(state, _EVALUATE), state.step"),
+        ("stream(state, _EVALUATE), state.step", "stream(state, _TRAIN), state.step"),
+        ("stream(state, _METHOD), state.step", "stream(state, _TRAIN), state.step"),
+        ("jax.random.fold_in(stream(state, _METHOD), state.step)", "stream(state, _METHOD)"),
+        ("stream(state, _POLISH), counts", "stream(state, _TRAIN), counts"),
+        ("network.init(jax.random.fold_in(key, _INIT), point)", "network.init(key, point)"),
+        ("config.polish_points * n", "n"),
+        ("counts = {name: config.polish_points * n for name, n in counted.items()}", "counts = {name: config.polish_points * n for name, n in problem.points.items()}"),
+        ("ModSyncParams(export(params), zeros)", "ModSyncParams(params.weights, zeros)"),
+        ("ModSyncParams(export(params), zeros)", "ModSyncParams(export(params), params.thresholds)"),
+        ("frozen(ModSyncParams(weights, state.params.thresholds)) if masked else weights", "weights"),
+        ("return state._replace(losses=polish_losses(state, weights_of(state.params)))", "return state"),
+        ("reference=names.index(\"residual\")", "reference=0"),
+        ("1 if config.shared_threshold else len(names)", "len(names)"),
+        ('"loss": losses.sum()}', '"loss": losses.mean()}'),
+        ('row["learning_rate"] = rate(state.step)', 'row["learning_rate"] = rate(0)'),
+        ("jnp.linalg.norm(error) / jnp.linalg.norm(values)", "jnp.linalg.norm(error)"),
+        ("jnp.abs(error).mean()", "jnp.abs(error).max()"),
+        ("problem.observed(u, unknowns, points) - values", "problem.observed(u, unknowns, points)"),
+        ("unweighted = jnp.stack(list(of_terms.values())).sum()", "unweighted = losses.sum()"),
+        ("beta=config.beta,", ""),
+        ("granularity=config.granularity,  # type: ignore[arg-type]", ""),
+        ('"sparsity_weight": config.sparsity_weight,', ""),
+        ('"min_keep": config.min_keep,', ""),
+        ('"yes": True, "no": False', '"yes": False, "no": True'),
+        ("shift=problem.domain.mean if scaled", "shift=problem.domain.std if scaled"),
+        ("threshold.reshape(len(threshold), -1).mean(1)", "threshold.reshape(len(threshold), -1).max(1)"),
+    ),
+    *rows(
+        "training/_step.py",
+        "tests/training/test_step.py::test_a_second_moment_at_infinity_stops_a_run",
+        ("_all_finite(opt_state))", "jnp.array(True))"),
+    ),
+    *rows(
+        "training/_step.py",
+        "tests/training/test_step.py::test_m_config_takes_the_objectives_in_turn",
+        ("index = state.step % len(names)", "index = 0 * state.step"),
+    ),
+    *rows(
+        "sweeps/_grid.py",
+        "tests/sweeps/test_grid.py",
+        ("int(last) + 1)", "int(last))"),
+        ("if k in fixed or not _traceable(k)}", "if not _traceable(k)}"),
+        ("for r in same}) > 1)", "for r in same}) > 0)"),
+        ("key=_work, reverse=True", "key=_work"),
+        ("float(config.width) ** 2", "float(config.width)"),
+        ("return len(group.replicas) * config.steps", "return config.steps"),
+        ("names = json.dumps([replica.name for replica in self.replicas])", "names = self.label"),
+        ("changed.get(field, settings.get(field, {}))", "settings.get(field, {})"),
+        ("changed.get(field, settings.get(field, {}))", "changed.get(field, {})"),
+        ('"Array" in str(_parameter(name).annotation)', "True"),
+        ("_owner(n) in parts[method]", "True"),
+    ),
+    *rows(
+        "sweeps/_halving.py",
+        "tests/sweeps/test_halving.py",
+        ("ranked[: math.ceil(len(ranked) / eta)]", "ranked[: len(ranked) // eta]"),
+        ("statistics.fmean(logs)", "statistics.median_high(logs)"),
+        ("math.log(score) for score in known if score", "score for score in known if score"),
+        ("if logs else math.inf", "if logs else 0.0"),
+        ('if name != "seed"', ""),
+        ("steps // eta // every * every", "steps // eta"),
+        ("count, steps = math.ceil(count / eta), after", "count, steps = count // eta, after"),
+        ("count, steps = math.ceil(count / eta), after", "count = math.ceil(count / eta)"),
+    ),
+    *rows(
+        "sweeps/_group.py",
+        "tests/sweeps/test_group.py",
+        ("-len(group.replicas) % share", "len(group.replicas) % share"),
+        ('name.startswith("coefficients.")', 'name.startswith("none")'),
+        ("self.group.config.with_numbers(numbers)", "self.group.config"),
+        ("self._problem_of(config) if self._varies else self.problem", "self.problem"),
+        ("_step.build(problem, self.network, config, place), config.seed", "_step.build(problem, self.network, config, place), self.group.config.seed"),
+        ("_measure.references(self._problem_of(config), config)", "_measure.references(self.problem, config)"),
+        ("if chunk.start == self.group.config.steps:", "if chunk.polish:"),
+        ("if done <= config.steps else", "if done < config.steps else"),
+        ("chunk.start >= until", "chunk.start > until"),
+        ("int(begun.runs.step.max())", "int(begun.runs.step.min())"),
+        ("trainer.evaluate(batch, row[chunk.end])", "trainer.evaluate(batch, row[chunk.end] - 1)"),
+        ("jnp.where(state.healthy, row[name], jnp.nan)", "row[name]"),
+        ("before & ~alive).items()", "~alive).items()"),
+        ("chunk.saves or stop or chunk.end == until or", "chunk.saves or stop or"),
+        ("chunk.end == until or not alive.any():", "chunk.end == until:"),
+        ("if stop and chunk.end < config.total_steps:", "if stop:"),
+        ("if chunk.saves or stop or", "if chunk.saves or"),
+        ("[: len(trainer.group.replicas)]", ""),
+        ("failures = _failures(trainer, batch, ~alive)", "failures = _failures(trainer, batch, alive)"),
+        ("jnp.nanmin(errors)", "jnp.nanmax(errors)"),
+        ("score = None if failure else float", "score = float"),
+        ("member(host, index), failures", "member(host, 0), failures"),
+        ("trainer.group.replicas[index].config, batch.runs", "trainer.group.config, batch.runs"),
+    ),
+    *rows(
+        "sweeps/_store.py",
+        "tests/sweeps/test_store.py",
+        ('outcomes[i].result["score"])[:1]', 'outcomes[i].result["loss"]["selected"])[:1]'),
+        ('outcomes[i].result["score"])[:1]', 'outcomes[i].result["score"])[-1:]'),
+        ("if not outcome.failure]", "]"),
+        ("self._export_run(trainer, group.replicas[index], outcomes[index])", "self._export_run(trainer, group.replicas[index], outcomes[0])"),
+        ("held &= set(_hosts", "held |= set(_hosts"),
+        ('("result.json", "failed.txt")', '("result.json",)'),
+        ("sorted(self._results, key=_order)", "sorted(self._results)"),
+        ('done[replica.name]["index"]', "0"),
+        ("if len(homes) < len(group.replicas) or not", "if not"),
+        ("lambda: all(map(whole, paths.values()))", "lambda: any(map(whole, paths.values()))"),
+        ("best = outcome.state.best_params", "best = outcome.state.params"),
+        ("run.save(int(outcome.state.step), outcome.state)", "run.save(int(outcome.state.best_step), outcome.state)"),
+        ("        if outcome.failure:\n            run", "        if False:\n            run"),
+        ("self._results.setdefault(_file(stage), {}).update(results)", "self._results[_file(stage)] = results"),
+    ),
+    *rows(
+        "sweeps/_sweep.py",
+        "tests/sweeps/test_stages.py",
+        ("            begin = stage\n", ""),
+        ("in_play = _halving.survivors(in_play,", "_halving.survivors(in_play,"),
+        ("trainer, folder, meter.line, show, until=stage,", "trainer, folder, meter.line, show,"),
+        ("until=stage, inherit=inherit", "until=stage"),
+        ("return False\n    return True", "return True\n    return True"),
+        ("store.missing(in_play, stage), fixed)", "store.missing(in_play, stage))"),
+        ("needed <= limit or count <= share", "needed <= limit"),
+        ("if count <= share and needed", "if needed"),
+        ("count * limit / needed", "count * needed / limit"),
+        ("// share, 1) * share", ", 1)"),
+        ("count - 1) // share", "count) // share", "what fits is fewer than all there are; this holds it where the quotient is rounded up"),
+        ("range(0, count, size)", "range(0, count - 1, size)"),
+        ("memory_gib * 2**30", "memory_gib * 1e9"),
+        ("Group(piece, group.numbers)", "Group(piece, ())"),
+    ),
+    *rows(
+        "sweeps/_table.py",
+        "tests/sweeps/test_table.py",
+        ("for outcome in outcomes), key=len)", "for outcome in outcomes), key=lambda rows: -len(rows))"),
+        ('== replica.config.total_steps', '== replica.config.steps'),
+        ('"finished" if ended else "stopped"', '"finished"'),
+        ('"not finite" if failure else "finished" if ended', '"finished" if ended'),
+        ('errors["mean_absolute"]["selected"]', 'errors["mean_absolute"]["final"]'),
+        ("1e3 / rate if rate", "1 / rate if rate"),
+        ('"score": score}', '"score": result["score"]}'),
+        ('result["keep"]["selected"] if', 'result["keep"]["final"] if'),
+    ),
+    *rows(
+        "sweeps/_replicas.py",
+        "tests/sweeps/test_replicas.py",
+        ('return "map" if jax.default_backend() == "cpu" else "vmap"', 'return "vmap" if jax.default_backend() == "cpu" else "map"'),
+        ('if strategy == "vmap" else', 'if strategy == "map" else'),
+        ("count == 1 or len(leaf) % count", "count == 1"),
+        ("devices.reshape(-1, point_devices)", "devices.reshape(point_devices, -1).T", "which devices share a replica's points changes their traffic, no result"),
+    ),
+    *rows(
+        "sweeps/_hosts.py",
+        "tests/sweeps/test_replicas.py",
+        ("_of_each(np.bool_(flag)).any()", "_of_each(np.bool_(flag)).all()"),
+        ("np.uint8))[0].tobytes()", "np.uint8))[-1].tobytes()"),
+    ),
+]  # fmt: skip
+
+
+def outcome(mutant: Mutant) -> str:
+    """`killed`, `survived`, or what is wrong with the row."""
+    text = (ROOT / "modsync_jax" / mutant.file).read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        return f"stale: its text is in the file {text.count(mutant.old)} times"
+    with tempfile.TemporaryDirectory(prefix="mutant_") as folder:
+        for name in ("modsync_jax", "tests", "benchmarks"):
+            skipped = shutil.ignore_patterns("__pycache__", "results")
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=skipped)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        changed = Path(folder) / "modsync_jax" / mutant.file
+        changed.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *mutant.tests.split()]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if run.returncode > 1:
+        return f"no test ran: {run.stdout[-300:]}{run.stderr[-300:]}"
+    return "killed" if run.returncode else "survived"
+
+
+def main() -> int:
+    """Runs the mutants, prints the outcome of each and the totals."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", default="", help="mutants whose file or text holds this word")
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    chosen = [m for m in MUTANTS if args.only in f"{m.file} {m.old}"]
+    survivors = unexplained = 0
+    with tempfile.TemporaryDirectory(prefix="mutants_compiled_") as cache:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        with ThreadPoolExecutor(args.workers) as pool:
+            for mutant, result in zip(chosen, pool.map(outcome, chosen), strict=True):
+                survivors += result == "survived"
+                unexplained += result != "killed" and not (result == "survived" and mutant.survives)
+                edit = f"{mutant.old!r} -> {mutant.new!r}"
+                print(f"{result:9} {mutant.file}: {edit} {mutant.survives}", flush=True)
+    share = survivors / max(len(chosen), 1)
+    print(f"{len(chosen)} mutants, {survivors} survive ({share:.1%}), {unexplained} unexplained")
+    return int(unexplained > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
