@@ -1,5 +1,5 @@
 # make solve   trains three methods on Burgers' equation and shows what came out
-# make test    style, types and all tests; .ci/run calls this
+# make test    style, types and the quick tests; .ci/run calls this, and then make test-long
 # Each makes its own .venv; only Python 3.11 or newer and make are needed.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: solve test test-faults test-tpu-compile test-oldest clean
+.PHONY: solve test test-long test-faults test-tpu-compile test-oldest clean
 
 solve: $(VENV)/installed
 	$(BIN)/python -m experiments.solve_burgers
@@ -17,6 +17,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# The rest of what holds before a change lands.
+test-long: $(VENV)/installed-test
+	JAX_PLATFORMS=cpu $(BIN)/pytest -n $(WORKERS) --dist worksteal -m long
 
 # Kills and damages of real processes, and other tests that take longer.
 test-faults: $(VENV)/installed-test
@@ -35,7 +39,7 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet -r tests/oldest.txt
 	.venv-oldest/bin/pip install --quiet --no-deps -e .
-	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal
+	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not faults and not slow and not tpu_compile"
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,8 @@ Studies, every run a folder, one process and one core per run, results in one JS
 - `causes`: what M4 misses there, with one setting changed in each row.
 - `battery`: every problem as it comes, 4×50, 10,000 steps, one seed: Adam, LRA and DCGD.
 
+All draw their points uniformly.
+
 Usage: python -m benchmarks.accuracy --study=wide|published|pathologies|causes|battery
            [--problems=a,b] [--seeds=0,1,2] [--workers=2] [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
@@ -133,6 +135,7 @@ def train_here(folder: Path, problem: str, seed: int, settings: dict) -> dict:
         solution = modsync_jax.solve(
             problem,
             seed=seed,
+            sampler="uniform",
             **settings,
             eval_every=500,
             checkpoint_every=2_000,

@@ -15,7 +15,9 @@ from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = tuple(DOCS / f"{name}.md" for name in ("benchmarks", "methods", "problems", "scaling"))
+PAGES = tuple(
+    DOCS / f"{name}.md" for name in ("benchmarks", "drop_in", "methods", "problems", "scaling")
+)
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
     ("accuracy_published", "klein_gordon2d", "dcgd"): "5e-3",
@@ -171,6 +173,22 @@ def objectives(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def drop_in(name: str, content: dict) -> list[list[str]]:
+    """A row per case and number of objectives, with the own step and both strategies over it."""
+    cases: dict[tuple, dict[str, dict]] = {}
+    for row in content["rows"]:
+        cases.setdefault((row["points"], row["objectives"]), {})[row["step"]] = row
+    rows = [["losses", "K", "own step, ms", "split, over own (95%)", "vmap, over own (95%)"]]
+    words = {"own": "points of their own", "shared": "a shared forward pass"}
+    for (points, count), by_step in cases.items():
+        line = [words[points], str(count), f"{by_step['own']['milliseconds']:.2f}"]
+        for name in ("split", "vmap"):
+            low, high = by_step[name]["over_own_95"]
+            line.append(f"{by_step[name]['over_own']:.2f} ({low:.2f}–{high:.2f})")
+        rows.append(line)
+    return rows
+
+
 def jets(name: str, content: dict) -> list[list[str]]:
     """A row per problem, with times both ways and the ratio at each size."""
     sizes = list(dict.fromkeys(row["size"] for row in content["rows"]))
@@ -205,6 +223,7 @@ KINDS = {
     "memory": memory,
     "accuracy": accuracy,
     "objectives": objectives,
+    "drop_in": drop_in,
     "jets": jets,
     "replicas": replicas,
     "scaling": scaling,

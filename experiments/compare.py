@@ -25,7 +25,7 @@ _program.define_lists()
 _PROBLEM = flags.DEFINE_string(
     "problem", "burgers", "a problem's name, or file.py:name of your own"
 )
-_METHODS = flags.DEFINE_list("methods", ["adam", "dcgd", "modsync+dcgd"], "methods, joined by ','")
+_METHODS = flags.DEFINE_list("methods", ["adam", "lra", "dcgd"], "methods, joined by ','")
 _SEEDS = flags.DEFINE_string("seeds", "0,1,2", "seeds of each method's runs: 0,1,2 or 0..31")
 _TARGET = flags.DEFINE_float(
     "target", 0.01, "error (loss without a reference) to measure the time to", lower_bound=0.0

@@ -22,7 +22,7 @@ _program.define_lists()
 _PROBLEM = flags.DEFINE_string(
     "problem", "burgers", "a problem's name, or file.py:name of your own"
 )
-_METHODS = flags.DEFINE_list("methods", ["modsync+dcgd"], "methods, joined by ','")
+_METHODS = flags.DEFINE_list("methods", ["lra"], "methods, joined by ','")
 _GRID = flags.DEFINE_string(
     "grid", "seed=0..7", "axes joined by ';', values by ',': width=64,128;seed=0..31"
 )
@@ -62,7 +62,7 @@ def main() -> None:
     if not sweeps.is_primary():
         return
     head, *lines = reporting.as_table(reporting.configurations(rows))
-    _program.show_table(f"{problem}: the best of {len(lines)} configurations", head, lines[:10])
+    _program.show_table(f"{problem}: {len(lines)} configurations, by validation", head, lines[:10])
     print(f"see {folder}/sweep.html")
 
 

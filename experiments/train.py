@@ -1,6 +1,6 @@
 """Trains a network on a PDE problem, into a folder with metrics, checkpoints and a report.
 
-python -m experiments.train --problem=burgers --method=modsync+dcgd --steps=20000
+python -m experiments.train --problem=burgers --method=dcgd --steps=20000
 python -m experiments.train --problem=my_problem.py:heat --method=config --width=64
 python -m experiments.train --output_dir=runs/x --resume
 """
@@ -10,6 +10,7 @@ import os
 
 from absl import flags
 
+from modsync_jax import methods
 from modsync_jax.training import ConfigError, TrainConfig, read_config
 
 from . import _program
@@ -36,8 +37,12 @@ def main() -> None:
             raise ConfigError("--resume needs --output_dir, the folder of the run to continue")
         stored = read_config(folder)
         given = _program.settings(only_given=True)
-        fields = [field.name for field in dataclasses.fields(TrainConfig)]
-        settings = {**{name: stored[name] for name in fields}, **given}
+        if methods.OWN in (stored["method"], stored["optimizer"]):
+            raise ConfigError(
+                f"{folder} was trained with an optax transformation of its own; go on in Python, "
+                "with solve(..., resume=True) and the same transformation"
+            )
+        settings = {**vars(TrainConfig.from_stored(stored)), **given}
         problem = problem if flags.FLAGS["problem"].present else stored["problem"]
     elif ".py:" in problem:
         problem = os.path.abspath(problem)

@@ -7,10 +7,14 @@ imported when it is first used, and with it Flax, Orbax and Matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modsync_jax import aggregators, balancing, sparsity
+from modsync_jax import aggregators, balancing, optimizers, sparsity
+from modsync_jax._moved import missing
 from modsync_jax._version import __version__
-from modsync_jax.aggregators import value_and_objective_grad
-from modsync_jax.gradients import gramian, value_and_objective_grads
+from modsync_jax.gradients import (
+    gramian,
+    value_and_objective_grad,
+    value_and_objective_grads,
+)
 from modsync_jax.transform import (
     ModSyncParams,
     effective_weights,
@@ -36,6 +40,7 @@ __all__ = [
     "load",
     "mask_objectives",
     "modsync",
+    "optimizers",
     "solve",
     "sparsity",
     "value_and_objective_grad",
@@ -50,7 +55,7 @@ _LATER = {"cite": "citations", "load": "training", "solve": "training"}
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(importlib.import_module(f"modsync_jax.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise missing(__name__, name, {"chunks": "modsync_jax.blocks"})
 
 
 def __dir__() -> list[str]:

@@ -8,15 +8,15 @@ place of aggregator and optimiser. Hyperparameters of a part stand in parenthese
 
 import ast
 import dataclasses
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import optax
 
-from modsync_jax import aggregators, balancing
+from modsync_jax import aggregators, balancing, optimizers
+from modsync_jax._moved import missing
 from modsync_jax._names import unknown
 from modsync_jax.transform import modsync
 
@@ -29,9 +29,9 @@ class Part:
       kind: `"mask"`, `"balancing"`, `"aggregator"` or `"optimizer"`.
       summary: what it does, in a line.
       citation: key of its source in `modsync_jax.citations`.
-      make: what builds it. It gets by keyword those of `num_objectives`, `reference` (index of the
-        residual's objective) and `learning_rate` that it has a parameter for, and its
-        hyperparameters.
+      make: what builds it. It gets by keyword those of `num_objectives`, `objectives` (K too),
+        `reference` (index of the residual's objective) and `learning_rate` that it has a parameter
+        for, and its hyperparameters.
       alternates: whether it takes the gradient of one objective, and its index, each step.
     """
 
@@ -49,7 +49,7 @@ class Part:
 
 
 # What a run sets itself, and what is no number or word.
-_GIVEN = ("num_objectives", "reference", "learning_rate", "key", "optimizer", "mask")
+_GIVEN = ("num_objectives", "objectives", "reference", "learning_rate", "key", "optimizer", "mask")
 
 PARTS: Mapping[str, Part] = {
     "modsync": Part("mask", "learned thresholds mask the weights", "modsync", modsync),
@@ -57,7 +57,7 @@ PARTS: Mapping[str, Part] = {
         "balancing",
         "largest residual gradient over mean gradient",
         "lra",
-        functools.partial(balancing.lra, weighted=True, mean="kernels"),
+        balancing.lra,
     ),
     "ntk": Part("balancing", "traces of the tangent kernel", "ntk", balancing.ntk),
     "norm": Part("balancing", "equal gradient norms", "norm", balancing.norm_balance),
@@ -110,11 +110,11 @@ PARTS: Mapping[str, Part] = {
         "optimizer",
         "ConFIG on momenta, one objective's gradient a step",
         "config",
-        aggregators.momentum_config,
+        optimizers.momentum_config,
         alternates=True,
     ),
     "multi-adam": Part(
-        "optimizer", "Adam per objective, then the mean", "multi_adam", balancing.multi_adam
+        "optimizer", "Adam per objective, then the mean", "multi_adam", optimizers.multi_adam
     ),
 }
 
@@ -233,6 +233,7 @@ def build(
         return optax.chain(method.own, optimizer)
     given = {
         "num_objectives": num_objectives,
+        "objectives": num_objectives,
         "reference": reference,
         "learning_rate": learning_rate,
     }
@@ -299,3 +300,13 @@ def _literal(node: ast.expr) -> Any:
 def _written(name: str, hyperparameters: Mapping[str, Any]) -> str:
     inside = ",".join(f"{key}={value}" for key, value in hyperparameters.items())
     return f"{name}({inside})" if inside else name
+
+
+_MOVED = {
+    "is_masked": "modsync_jax.methods.parse(name).masked",
+    "alternates": "modsync_jax.methods.parse(name).alternates",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)

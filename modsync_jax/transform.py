@@ -28,10 +28,15 @@ class ModSyncParams(NamedTuple):
 
 
 class ModSyncState(NamedTuple):
-    """States of the two transformations behind `modsync`."""
+    """States of the two transformations behind `modsync`.
+
+    Attributes:
+      weights: the state of the weights' transformation.
+      thresholds: in the structure of the thresholds, a state for each of their leaves.
+    """
 
     weights: optax.OptState
-    thresholds: optax.OptState
+    thresholds: PyTree
 
 
 def with_thresholds(
@@ -41,7 +46,17 @@ def with_thresholds(
     select: Callable[[str, Array], bool] | None = None,
     output_axis: int = -1,
 ) -> ModSyncParams:
-    """Pairs parameters with zero thresholds; arguments as in `sparsity.init_thresholds`."""
+    """Pairs parameters with zero thresholds; arguments as in `sparsity.init_thresholds`.
+
+    Raises:
+      ValueError: as `init_thresholds`; so on a kernel of zeros, which could never move.
+      TypeError: on parameters that have thresholds already.
+    """
+    if isinstance(params, ModSyncParams):
+        raise TypeError(
+            "these parameters have thresholds already; give with_thresholds plain parameters, such "
+            "as modsync_jax.export(params)"
+        )
     thresholds = sparsity.init_thresholds(
         params, num_objectives, select=select, output_axis=output_axis
     )
@@ -109,8 +124,12 @@ def modsync(
     Weights follow `weights_tx`, usually an aggregator and an optimiser. Row k of the thresholds
     follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through `thresholds_tx`; since masks
     are cut by the mean threshold, the first term is 1/K of the derivative by that mean. A layer
-    that would keep no more than `reset_keep` of its weights starts again: thresholds 0, their
-    optimiser moments as new.
+    that would keep no more than `reset_keep` of its weights starts again: thresholds 0, and the
+    state of their optimiser as new.
+
+    Each leaf of the thresholds is optimised on its own: `thresholds_tx` has a state for each. So
+    schedules count the steps since the layer's last reset, and transformations that look at all
+    leaves, such as `optax.clip_by_global_norm`, look at one layer.
 
     The rows of the paper's ablation are settings: one threshold vector instead of K is
     `with_thresholds(params, 1)`; no synchronisation is a regulariser with `beta=math.inf`.
@@ -121,8 +140,8 @@ def modsync(
       thresholds_tx: from threshold gradients to threshold updates; `optax.adam(1e-4)` if None.
       sparsity_weight: factor of the regulariser, λ_s; not negative.
       regularizer: any function from thresholds to a scalar.
-      min_keep: share of a layer's weights, in [0, 1]; a layer that keeps no more prunes no further:
-        its thresholds may fall but not rise.
+      min_keep: share of a layer's weights, in [0, 1]; at or below this share, thresholds may fall
+        but not rise.
       reset_keep: share of a layer's weights, in [0, 1], at or below which thresholds are reset.
 
     Returns:
@@ -131,7 +150,8 @@ def modsync(
 
     Raises:
       ValueError: on a hyperparameter out of range and, when traced, on gradients that are not a
-        stack for `params` or a K that does not match the thresholds.
+        stack for `params`, a K that does not match the thresholds, or a `weights_tx` without an
+        aggregator.
       TypeError: when traced, on parameters that are not `ModSyncParams`.
 
     References:
@@ -146,19 +166,26 @@ def modsync(
 
     def init_fn(params: ModSyncParams) -> ModSyncState:
         _check_params(params)
-        return ModSyncState(weights_tx.init(params.weights), thresholds_tx.init(params.thresholds))
+        gradients.check_whole(params)
+        thresholds = jax.tree.map(thresholds_tx.init, params.thresholds)
+        return ModSyncState(weights_tx.init(params.weights), thresholds)
 
     def update_fn(
-        updates: ModSyncParams, state: ModSyncState, params: Any = None, **extra: Any
+        updates: ModSyncParams, state: ModSyncState, params: Any = None, **extra_args: Any
     ) -> tuple[ModSyncParams, ModSyncState]:
         gradients.check_stacked(updates, params)
         _check_params(params)
         weights, thresholds = params
-        moves, w_state = weights_tx.update(updates.weights, state.weights, weights, **extra)
+        moves, w_state = weights_tx.update(updates.weights, state.weights, weights, **extra_args)
+        gradients.check_single(
+            moves, weights, "modsync(optax.chain(aggregators.dcgd(), optax.adam(1e-3)))"
+        )
         own = gradients.own_objective(updates.thresholds, thresholds)
         pull = jax.grad(regularizer)(thresholds)
         slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, own, pull)
-        shifts, t_state = thresholds_tx.update(slopes, state.thresholds, thresholds, **extra)
+        shifts, t_state = _move_each(
+            thresholds_tx, slopes, state.thresholds, thresholds, extra_args
+        )
         # Shares are float32 quotients: rounding must not make 5 of 500 weights more than 1%.
         held = jax.tree.map(lambda kept: kept <= min_keep * (1 + 1e-6), kept_share(*params))
         shifts = jax.tree.map(lambda s, h: jnp.where(h, jnp.minimum(s, 0.0), s), shifts, held)
@@ -171,15 +198,37 @@ def modsync(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _restart(
-    tx: optax.GradientTransformation, state: PyTree, params: PyTree, dying: PyTree
-) -> PyTree:
-    """`state` with the moments of the leaves that are `dying` as `init` makes them."""
-    fresh = tx.init(params)
-    flags = optax.tree_utils.tree_map_params(
-        tx, lambda _, flag: flag, state, dying, transform_non_params=lambda _: False
+def _move_each(
+    tx: optax.GradientTransformationExtraArgs,
+    slopes: PyTree,
+    states: PyTree,
+    thresholds: PyTree,
+    extra_args: Mapping[str, Any],
+) -> tuple[PyTree, PyTree]:
+    """Shifts and new states of `tx`, which has a state for each leaf of the thresholds."""
+    # A state for all leaves would share its count of steps: a layer that starts again with moments
+    # of zero would keep the old count, Adam would no longer correct their bias, and the first
+    # steps would reach 3.3 times the rate.
+    moved = jax.tree.map(
+        lambda leaf, slope, state: tx.update(slope, state, leaf, **extra_args),
+        thresholds,
+        slopes,
+        states,
     )
-    return jax.tree.map(lambda flag, new, old: jnp.where(flag, new, old), flags, fresh, state)
+    shifts = jax.tree.map(lambda _, pair: pair[0], thresholds, moved)
+    return shifts, jax.tree.map(lambda _, pair: pair[1], thresholds, moved)
+
+
+def _restart(
+    tx: optax.GradientTransformation, states: PyTree, thresholds: PyTree, dying: PyTree
+) -> PyTree:
+    """`states`, those of leaves that are `dying` as `init` makes them for thresholds of zero."""
+
+    def one(threshold: Array, dies: Array, state: PyTree) -> PyTree:
+        fresh = tx.init(jnp.zeros_like(threshold))
+        return jax.tree.map(lambda new, old: jnp.where(dies, new, old), fresh, state)
+
+    return jax.tree.map(one, thresholds, dying, states)
 
 
 def _check_params(params: Any) -> None:

@@ -63,3 +63,17 @@ def test_a_table_across_has_a_column_per_size(tmp_path, monkeypatch):
         "| method | 3x50 | 5x128 |", "|---|---|---|", "| adam | 1.00 |  |", "| dcgd | 1.01 | 1.00 |"
     ]  # fmt: skip
     assert tables.updated("\n".join(made)) == "\n".join(made)
+
+
+def test_a_drop_in_step_stands_beside_the_own_step_of_its_case(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    case = {"points": "own", "objectives": 4}
+    rows = [
+        case | {"step": step, "milliseconds": 2.0, "over_own": ratio, "over_own_95": [0.9, 3.0]}
+        for step, ratio in (("own", 1.0), ("split", 1.004), ("vmap", 2.5))
+    ]
+    (tmp_path / "drop_in_x.json").write_text(tables.json.dumps({"rows": rows}))
+    line = tables.table("drop_in_x").splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "points of their own", "4", "2.00", "1.00 (0.90–3.00)", "2.50 (0.90–3.00)"
+    ]  # fmt: skip

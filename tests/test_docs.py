@@ -26,6 +26,7 @@ def faster(code):
     return re.sub(r"steps=\d[\d_]*", "steps=20", code)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -69,6 +70,7 @@ def commands(page):
     return [line.partition("#")[0].strip() for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: page.name)
 def test_commands_of_the_docs_run(page, tmp_path):
     """Programs run as written but for their size and folders; the others exist."""

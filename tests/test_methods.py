@@ -30,7 +30,7 @@ def update(tx):
         (
             "lra+sa+upgrad",
             lambda: [
-                balancing.lra(2, 0, weighted=True, mean="kernels"),
+                balancing.lra(2, 0),
                 balancing.self_adaptive(2),
                 aggregators.upgrad(),
             ],

@@ -56,3 +56,19 @@ def test_the_core_imports_neither_flax_nor_the_rest_of_the_package():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert process.stdout.strip() == "[]"
+
+
+def test_the_package_lists_what_it_imports_later_and_names_what_is_gone():
+    import modsync_jax
+    from modsync_jax import methods, problems
+
+    assert {"solve", "load", "cite"} <= set(dir(modsync_jax))
+    for owner, name, new in (
+        (modsync_jax, "chunks", "modsync_jax.blocks"),
+        (methods, "is_masked", "parse(name).masked"),
+        (problems.get("heat"), "groups", "Problem.objective_terms"),
+    ):
+        with pytest.raises(AttributeError, match=f"{name} is gone; use ") as said:
+            getattr(owner, name)
+        assert new in str(said.value)
+        assert not hasattr(owner, "anything_else")

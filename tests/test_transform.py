@@ -1,6 +1,7 @@
 """Masked objectives and the ModSync transformation, Algorithm 1."""
 
 import functools
+import inspect
 import math
 
 import jax
@@ -12,10 +13,12 @@ import pytest
 from modsync_jax import (
     ModSyncParams,
     aggregators,
+    balancing,
     effective_weights,
     export,
     mask_objectives,
     modsync,
+    optimizers,
     sparsity,
     value_and_objective_grads,
     with_thresholds,
@@ -281,10 +284,11 @@ def test_layer_that_would_keep_one_percent_starts_again_with_its_moments():
     # threshold of 1.0 that at most one of the hundred weights reaches: 1%.
     np.testing.assert_allclose(after_one.thresholds["first"], 0.5, rtol=1e-4)
     np.testing.assert_array_equal(after_two.thresholds["first"], np.zeros((2, 1, 10)))
-    adam_one, adam_two = state_one.thresholds[0], state_two.thresholds[0]
-    assert adam_one.mu["first"].all()
-    assert not adam_two.mu["first"].any()
-    assert not adam_two.nu["first"].any()
+    adam_one, adam_two = (s.thresholds["first"][0] for s in (state_one, state_two))
+    assert adam_one.mu.all()
+    assert not adam_two.mu.any()
+    assert not adam_two.nu.any()
+    assert (adam_one.count, adam_two.count) == (1, 0)
 
 
 def test_reset_touches_no_other_layer_and_no_weight():
@@ -312,10 +316,10 @@ def test_reset_touches_no_other_layer_and_no_weight():
     (reset, reset_state), (free, free_state) = run(0.01), run(0.0)
     assert not reset.thresholds["first"].any()
     np.testing.assert_array_equal(reset.thresholds["second"], free.thresholds["second"])
-    adam, adam_free = reset_state.thresholds[0], free_state.thresholds[0]
-    assert adam.nu["second"].all()
-    np.testing.assert_array_equal(adam.mu["second"], adam_free.mu["second"])
-    np.testing.assert_array_equal(adam.nu["second"], adam_free.nu["second"])
+    adam, adam_free = reset_state.thresholds["second"][0], free_state.thresholds["second"][0]
+    assert adam.nu.all()
+    np.testing.assert_array_equal(adam.mu, adam_free.mu)
+    np.testing.assert_array_equal(adam.nu, adam_free.nu)
     assert adam.count == adam_free.count == 2
     jax.tree.map(np.testing.assert_array_equal, reset.weights, free.weights)
     jax.tree.map(np.testing.assert_array_equal, reset_state.weights, free_state.weights)
@@ -383,7 +387,7 @@ def test_thresholds_forced_far_apart_come_together_and_never_freeze(apart, granu
             update, state = tx.update(grads, state, params)
             params = optax.apply_updates(params, update)
             t = params.thresholds["w"]
-            return (params, state), (jnp.max(t[0] - t[1]), jnp.max(state.thresholds[0].nu["w"]))
+            return (params, state), (jnp.max(t[0] - t[1]), jnp.max(state.thresholds["w"][0].nu))
 
         return jax.lax.scan(step, (params, tx.init(params)), length=400)[1]
 
@@ -397,6 +401,18 @@ def test_thresholds_forced_far_apart_come_together_and_never_freeze(apart, granu
 
 def loss_scaled(gramian, *, losses):
     return losses
+
+
+def test_extra_arguments_reach_the_optimiser_of_the_thresholds():
+    params, grads = two_layers()
+
+    def update_fn(updates, state, params=None, *, losses, **extra_args):
+        return jax.tree.map(lambda u: u + losses.sum(), updates), state
+
+    by_losses = optax.GradientTransformationExtraArgs(lambda params: (), update_fn)
+    tx = modsync(aggregators.sum(), by_losses, sparsity_weight=0.0)
+    update, _ = tx.update(grads, tx.init(params), params, losses=jnp.array([0.25, 0.125]))
+    np.testing.assert_array_equal(update.thresholds["first"], np.full((2, 1, 10), 0.375))
 
 
 def test_extra_arguments_reach_the_aggregator():
@@ -439,6 +455,158 @@ def test_hyperparameters_may_be_traced_and_mapped_over():
     assert len(np.unique(expected[:, 0, 0, 0])) == 4
     for mapped in (jax.vmap(update), jax.jit(jax.vmap(update))):
         np.testing.assert_allclose(mapped(*columns), expected, rtol=1e-6)
+
+
+def resets(thresholds_tx, steps=60):
+    """Thresholds of one layer over steps, in which it dies again and again, and when it does."""
+    params = with_thresholds({"w": jnp.linspace(0.01, 1.0, 100).reshape(10, 10)}, 2)
+    tx = modsync(optax.chain(aggregators.sum(), optax.sgd(0.0)), thresholds_tx, sparsity_weight=0.0)
+    # The mean of the thresholds rises, the second twice as fast by plain descent.
+    slope = -0.001 * jnp.array([1.0, 2.0])[:, None, None] * jnp.ones((2, 1, 10))
+    grads = jax.tree.map(lambda p: jnp.zeros((2, *p.shape)), params)
+    grads.thresholds["w"] = jnp.stack([slope, slope])
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params.thresholds["w"][:, 0, 0]
+
+    return jax.lax.scan(step, (params, tx.init(params)), length=steps)[1]
+
+
+THRESHOLD_OPTIMISERS = {
+    "adam": lambda: optax.adam(0.1),
+    "a schedule": lambda: optax.adam(optax.exponential_decay(0.1, 1, 0.95)),
+    "momentum": lambda: optax.sgd(30.0, momentum=0.9),
+    "injected": lambda: optax.inject_hyperparams(optax.adamw)(
+        learning_rate=optax.exponential_decay(0.1, 1, 0.95)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLD_OPTIMISERS)
+def test_steps_after_a_reset_are_those_of_a_fresh_start(name):
+    """Moments, counts and schedules start again: the layer dies after the same time each time."""
+    history = np.asarray(jax.jit(lambda: resets(THRESHOLD_OPTIMISERS[name]()))())
+    (times,) = np.nonzero(~history.any(axis=1))
+    assert len(times) >= 3
+    period = times[0] + 1
+    np.testing.assert_array_equal(np.diff(times), period)
+    for start in times[:-1]:
+        # The same operations on the same numbers: the same bits.
+        np.testing.assert_array_equal(history[start + 1 : start + 1 + period], history[:period])
+
+
+def test_a_reset_layer_leaves_the_state_of_the_others_under_vmap():
+    """Two runs at once, of which one resets: each is what it is alone."""
+    rates = jnp.array([0.1, 0.001])
+    alone = [jax.jit(lambda r=r: resets(optax.adam(r)))() for r in rates]
+    both = jax.jit(jax.vmap(lambda r: resets(optax.adam(r))))(rates)
+    assert not alone[0].any(axis=1).all()
+    assert alone[1].any(axis=1).all()
+    np.testing.assert_allclose(both, alone, rtol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("broken", ["threshold", "gradient", "weight"])
+def test_what_is_not_a_number_is_not_hidden_by_a_reset(broken):
+    params, grads = two_layers()
+    if broken == "threshold":
+        params.thresholds["first"] = params.thresholds["first"].at[0, 0, 3].set(jnp.nan)
+    elif broken == "gradient":
+        grads.thresholds["first"] = grads.thresholds["first"].at[1, 1, 0, 3].set(jnp.nan)
+    else:
+        params.weights["first"] = params.weights["first"].at[2, 2].set(jnp.nan)
+        grads.weights["first"] = grads.weights["first"].at[0, 2, 2].set(jnp.nan)
+    update = plain(grads, params)
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(update))
+    assert jnp.isnan(total)  # so a check of the updates sees it
+    assert jnp.isfinite(update.thresholds["second"]).all()
+
+
+@pytest.mark.parametrize(
+    "weights_tx", [optax.adam(1e-3), optax.identity(), optax.chain(optax.clip(1.0), optax.sgd(0.1))]
+)
+def test_weights_without_an_aggregator_are_an_error_with_the_fix(weights_tx):
+    params, grads = two_layers()
+    tx = modsync(weights_tx)
+    said = (
+        r"no aggregator follows .* bias has shape \[2, 10\], the parameter \[10\]; put one first, "
+    )
+    with pytest.raises(ValueError, match=said + r"as in modsync\(optax.chain\(aggregators.dcgd"):
+        jax.jit(tx.update)(grads, tx.init(params), params)
+
+
+def test_thresholds_for_parameters_that_have_some_are_an_error():
+    params, _ = two_layers()
+    with pytest.raises(TypeError, match=r"have thresholds already; .*modsync_jax.export"):
+        with_thresholds(params, 2)
+
+
+FROZEN = {
+    "multi_transform": lambda tx: optax.multi_transform(
+        {"train": tx, "frozen": optax.set_to_zero()}, {"w": "train", "v": "frozen"}
+    ),
+    "masked": lambda tx: optax.masked(tx, {"w": True, "v": False}),
+}
+STACKED = {
+    "aggregator": aggregators.dcgd,
+    "grad_drop": aggregators.grad_drop,
+    "balancing": lambda: balancing.norm_balance(2),
+    "per_objective": lambda: optimizers.per_objective(optax.scale_by_adam(), 2),
+    "momentum_config": lambda: optimizers.momentum_config(2, 1e-3),
+    "modsync": lambda: modsync(optax.chain(aggregators.dcgd(), optax.adam(1e-3))),
+}
+
+
+@pytest.mark.parametrize("wrapper", FROZEN)
+@pytest.mark.parametrize("name", STACKED)
+def test_a_part_of_the_parameters_behind_a_mask_is_an_error_at_init(name, wrapper):
+    params = {"w": jnp.ones((3, 2)), "v": jnp.ones(2)}
+    tx = FROZEN[wrapper](STACKED[name]())
+    if name == "modsync":
+        params = with_thresholds(params, 2)
+        hidden = ModSyncParams({"w": True, "v": False}, {"w": True, "v": None})
+        tx = optax.masked(STACKED[name](), hidden)
+    with pytest.raises(ValueError, match=r"hides some parameters .* put it after the aggregator"):
+        tx.init(params)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_extra_arguments_are_called_as_in_optax(name):
+    """Other libraries look for the name `extra_args` to know what a transformation takes."""
+    parameters = inspect.signature(STACKED[name]().update).parameters
+    kinds = {p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD}
+    assert kinds == {"extra_args"}
+
+
+def test_freezing_after_the_aggregator_works():
+    """What the message advises."""
+    params = {"w": jnp.ones((3, 2)), "v": jnp.ones(2)}
+    grads = jax.tree.map(lambda p: jnp.ones((2, *p.shape)), params)
+    tx = optax.chain(aggregators.sum(), FROZEN["multi_transform"](optax.sgd(1.0)))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(updates["w"], -2.0 * jnp.ones((3, 2)))
+    np.testing.assert_array_equal(updates["v"], jnp.zeros(2))
+
+
+def test_multi_steps_around_the_whole_chain_is_an_error_with_the_fix():
+    params = {"w": jnp.ones((3, 2))}
+    grads = {"w": jnp.ones((2, 3, 2))}
+    tx = optax.MultiSteps(optax.chain(aggregators.dcgd(), optax.adam(1e-3)), 2)
+    # With older optax (0.2.5) JAX refuses the branches of MultiSteps before we see anything.
+    said = "not stacked: .*MultiSteps and its kind around what follows the aggregator|_do_update"
+    with pytest.raises((ValueError, TypeError), match=said):
+        tx.update(grads, tx.init(params), params)
+
+
+def test_apply_if_finite_around_the_whole_chain_is_refused_by_jax():
+    """Nothing here sees it: the branch that rejects is not run by us. But it is not silent."""
+    params = {"w": jnp.ones((3, 2))}
+    grads = {"w": jnp.ones((2, 3, 2))}
+    tx = optax.apply_if_finite(optax.chain(aggregators.dcgd(), optax.adam(1e-3)), 2)
+    with pytest.raises(TypeError, match=r"reject_update"):
+        tx.update(grads, tx.init(params), params)
 
 
 def test_plain_parameters_are_an_error():

@@ -1,5 +1,8 @@
 """Aggregators: stacked gradients in, one update direction out, as optax transformations."""
 
+from typing import NoReturn
+
+from modsync_jax._moved import missing
 from modsync_jax.aggregators._aligned_mtl import aligned_mtl, aligned_mtl_weights
 from modsync_jax.aggregators._base import AggregatorState, from_weights
 from modsync_jax.aggregators._cagrad import cagrad, cagrad_weights
@@ -10,16 +13,13 @@ from modsync_jax.aggregators._dual_proj import dual_proj, dual_proj_weights
 from modsync_jax.aggregators._grad_drop import grad_drop
 from modsync_jax.aggregators._imtl_g import imtl_g, imtl_g_weights
 from modsync_jax.aggregators._mgda import mgda, mgda_weights
-from modsync_jax.aggregators._momentum_config import MomentumConfigState, momentum_config
 from modsync_jax.aggregators._nash_mtl import nash_mtl, nash_mtl_weights
-from modsync_jax.aggregators._objective_grad import value_and_objective_grad
 from modsync_jax.aggregators._pcgrad import pcgrad, pcgrad_weights
 from modsync_jax.aggregators._sum import mean, mean_weights, sum, sum_weights
 from modsync_jax.aggregators._upgrad import upgrad, upgrad_weights
 
 __all__ = [
     "AggregatorState",
-    "MomentumConfigState",
     "aligned_mtl",
     "aligned_mtl_weights",
     "cagrad",
@@ -40,7 +40,6 @@ __all__ = [
     "mean_weights",
     "mgda",
     "mgda_weights",
-    "momentum_config",
     "nash_mtl",
     "nash_mtl_weights",
     "pcgrad",
@@ -49,5 +48,14 @@ __all__ = [
     "sum_weights",
     "upgrad",
     "upgrad_weights",
-    "value_and_objective_grad",
 ]
+
+_MOVED = {
+    "MomentumConfigState": "modsync_jax.optimizers.MomentumConfigState",
+    "momentum_config": "modsync_jax.optimizers.momentum_config",
+    "value_and_objective_grad": "modsync_jax.value_and_objective_grad",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)

@@ -41,8 +41,8 @@ def from_weights(
         an extra argument `key` that is not None takes its place.
 
     Returns:
-      A transformation whose `update(grads, state, params, **extra)` takes leaves `[K, ...]` and
-      returns leaves `[...]`. It chains before any optax optimiser.
+      A transformation whose `update(grads, state, params, **extra_args)` takes leaves `[K, ...]`
+      and returns leaves `[...]`. It chains before any optax optimiser.
 
     Raises:
       ValueError: on an unknown `groups` and, when traced, on gradients that are not a stack for
@@ -76,7 +76,7 @@ def from_stack(
     start = None if key is None or "key" not in needed else jax.random.key_data(key)
 
     def init_fn(params: optax.Params) -> AggregatorState:
-        del params
+        gradients.check_whole(params)
         return AggregatorState(start)
 
     def update_fn(

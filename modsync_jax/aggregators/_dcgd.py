@@ -47,7 +47,7 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
     if len(n) != 2:
         raise ValueError(
             f"dcgd(variant={variant!r}) is defined for two objectives, not {len(n)}; use "
-            "variant='center', or sum them into two groups, as in objectives=((0, 1), (2,))"
+            "variant='center', or sum them into two groups, as in partition=((0, 1), (2,))"
         )
     # Share of each gradient that stays after its part along the other one is taken away:
     # g_i - (G_ij / G_jj) g_j, so the other one's weight is -G_ij / G_jj = -cos n_i / n_j.
@@ -61,7 +61,7 @@ def dcgd_weights(gramian: Array, variant: Variant = "center") -> Array:
 def dcgd(
     variant: Variant = "center",
     *,
-    objectives: _partition.Partition | None = None,
+    partition: _partition.Partition | None = None,
     groups: _base.Groups = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Dual cone gradient descent as a transformation of stacked gradients.
@@ -70,13 +70,13 @@ def dcgd(
 
     Args:
       variant: `"center"` (any K), `"avg"` or `"proj"` (K = 2, or two groups of objectives).
-      objectives: groups of objectives whose gradients are summed first, as index tuples: the
+      partition: groups of objectives whose gradients are summed first, as index tuples: the
         authors take the residuals against all conditions, such as `((0, 1, 2), (3,))`. Objectives
         are numbered by sorted name.
       groups: parameters that are aggregated apart, as in `from_weights`.
 
     Raises:
-      ValueError: on an unknown variant and, when traced, on `objectives` that do not hold each
+      ValueError: on an unknown variant and, when traced, on a `partition` that does not hold each
         index once, or other than two gradients for `"avg"` and `"proj"`.
 
     Example:
@@ -90,6 +90,6 @@ def dcgd(
     if variant not in ("center", "avg", "proj"):
         raise ValueError(f"unknown variant {variant!r} of dcgd; it is 'center', 'avg' or 'proj'")
     weights: _base.Weighting = functools.partial(dcgd_weights, variant=variant)
-    if objectives is not None:
-        weights = _partition.of_sums(weights, objectives)
+    if partition is not None:
+        weights = _partition.of_sums(weights, partition)
     return _base.from_weights(weights, groups=groups)

@@ -18,7 +18,7 @@ def of_sums(weights_fn: Callable[[Array], Array], partition: Partition) -> Calla
         count = len(gramian)
         if sorted(k for group in partition for k in group) != list(range(count)):
             raise ValueError(
-                f"objectives={partition!r} must hold each index of the {count} objectives, 0 to "
+                f"partition={partition!r} must hold each index of the {count} objectives, 0 to "
                 f"{count - 1} by sorted name, once"
             )
         rows = [[k in group for k in range(count)] for group in partition]

@@ -1,15 +1,19 @@
 """Loss balancing: stacked gradients in, stacked out, each multiplied by its loss weight.
 
-It chains before any aggregator: `optax.chain(balancing.lra(2), aggregators.dcgd(), ...)`.
+It chains before any aggregator: `optax.chain(balancing.norm_balance(2), aggregators.dcgd(), ...)`.
+Every method takes the objectives as their number or by name; the mapping of objectives that the
+gradients come from is a collection of names too, so that nobody has to count or to sort.
 """
 
+from typing import NoReturn
+
+from modsync_jax._moved import missing
 from modsync_jax.balancing._base import BalancingState, from_rule
 from modsync_jax.balancing._fixed import fixed
 from modsync_jax.balancing._gradnorm import gradnorm
 from modsync_jax.balancing._lra import lra
 from modsync_jax.balancing._norm_balance import norm_balance
-from modsync_jax.balancing._ntk import hutchinson_traces, jacobian_traces, ntk
-from modsync_jax.balancing._per_objective import multi_adam, per_objective
+from modsync_jax.balancing._ntk import jacobian_traces, ntk
 from modsync_jax.balancing._relobralo import relobralo
 from modsync_jax.balancing._self_adaptive import (
     PointWeighted,
@@ -25,16 +29,23 @@ __all__ = [
     "fixed",
     "from_rule",
     "gradnorm",
-    "hutchinson_traces",
     "jacobian_traces",
     "lra",
-    "multi_adam",
     "norm_balance",
     "ntk",
-    "per_objective",
     "point_weighted",
     "relobralo",
     "self_adaptive",
     "self_adaptive_points",
     "softadapt",
 ]
+
+_MOVED = {
+    "hutchinson_traces": "modsync_jax.balancing.jacobian_traces, which is exact",
+    "multi_adam": "modsync_jax.optimizers.multi_adam",
+    "per_objective": "modsync_jax.optimizers.per_objective",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing(__name__, name, _MOVED)

@@ -1,5 +1,7 @@
 """Fixed loss weights."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
@@ -7,16 +9,19 @@ from jax.typing import ArrayLike
 from modsync_jax.balancing import _base
 
 
-def fixed(weights: ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Multiplies gradient k by `weights[k]`, in the sorted order of the objectives' names.
+def fixed(weights: Mapping[str, float] | ArrayLike) -> optax.GradientTransformationExtraArgs:
+    """Multiplies gradient k by its weight.
 
     Args:
-      weights: [K].
+      weights: a number for each objective by name, or [K] in the sorted order of names.
 
     Raises:
       ValueError: when the weights are not one row of numbers.
     """
-    given = jnp.asarray(weights)
+    if isinstance(weights, Mapping):
+        given = jnp.array([weights[name] for name in sorted(weights)])
+    else:
+        given = jnp.asarray(weights)
     if given.ndim != 1:
         raise ValueError(f"weights has shape {given.shape}; give one number for each objective")
     return _base.from_rule(

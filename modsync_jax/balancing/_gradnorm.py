@@ -10,7 +10,7 @@ from modsync_jax.balancing._base import Given
 
 
 def gradnorm(
-    num_objectives: int,
+    objectives: _base.Names,
     *,
     alpha: float | Array = 1.5,
     optimizer: optax.GradientTransformation | None = None,
@@ -23,7 +23,7 @@ def gradnorm(
     parameters: a PINN has no layer of its own for an objective.
 
     Args:
-      num_objectives: K.
+      objectives: K, or the objectives' names.
       alpha: how strongly rates are evened out; not negative.
       optimizer: moves the weights; `optax.adam(0.025)` if None.
 
@@ -46,11 +46,11 @@ def gradnorm(
         slopes = (jnp.sign(old * n - target) * n).astype(old.dtype)
         moves, state = tx.update(slopes, state, old)
         new = jnp.maximum(old + moves, 1e-3)
-        return new * (num_objectives / new.sum()), (initial, state)
+        return new * (len(new) / new.sum()), (initial, state)
 
     return _base.from_rule(
         rule,
-        num_objectives,
+        objectives,
         needs=("losses",),
         start=lambda ones: (ones, (jnp.zeros_like(ones), tx.init(ones))),
     )

@@ -9,7 +9,7 @@ from modsync_jax.balancing._base import Given
 
 
 def norm_balance(
-    num_objectives: int, *, decay: float | Array = 0.9, every: int = 100
+    objectives: _base.Names, *, decay: float | Array = 0.9, every: int = 100
 ) -> optax.GradientTransformationExtraArgs:
     """Gives all gradients one length, that of their mean.
 
@@ -17,7 +17,7 @@ def norm_balance(
     zero gradient stays. The source has the sum in place of the mean, a factor K.
 
     Args:
-      num_objectives: K.
+      objectives: K, or the objectives' names.
       decay: share of the old value, in [0, 1].
       every: updates between new values.
 
@@ -35,4 +35,4 @@ def norm_balance(
         new = decay * old + (1 - decay) * _base.quotient(n.mean(), n, old)
         return new.astype(old.dtype), ()
 
-    return _base.from_rule(rule, num_objectives, every=every)
+    return _base.from_rule(rule, objectives, every=every)

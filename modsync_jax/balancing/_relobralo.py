@@ -11,7 +11,7 @@ from modsync_jax.balancing._base import Given
 
 
 def relobralo(
-    num_objectives: int,
+    objectives: _base.Names,
     *,
     temperature: float | Array = 0.1,
     alpha: float | Array = 0.999,
@@ -25,7 +25,7 @@ def relobralo(
     first weights are 1.
 
     Args:
-      num_objectives: K.
+      objectives: K, or the objectives' names.
       temperature: of the softmax; positive, smaller is sharper.
       alpha: share of the past, in [0, 1].
       look_back: expectation of ρ, in [0, 1].
@@ -58,7 +58,7 @@ def relobralo(
 
         def balanced(past: Array) -> Array:
             ratios = _base.quotient(losses, past, jnp.ones_like(past))
-            return num_objectives * jax.nn.softmax(ratios / temperature)
+            return len(losses) * jax.nn.softmax(ratios / temperature)
 
         history = jnp.where(rho, old, balanced(initial))
         new = alpha * history + (1 - alpha) * balanced(previous)
@@ -67,7 +67,7 @@ def relobralo(
 
     return _base.from_rule(
         rule,
-        num_objectives,
+        objectives,
         needs=("losses",),
         start=lambda ones: (ones, (jnp.zeros_like(ones), jnp.zeros_like(ones), start_key)),
     )

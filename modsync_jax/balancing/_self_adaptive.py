@@ -16,7 +16,7 @@ PyTree = Any
 
 
 def self_adaptive(
-    num_objectives: int,
+    objectives: _base.Names,
     *,
     optimizer: optax.GradientTransformation | None = None,
     mask: Callable[[Array], Array] = jnp.square,
@@ -24,7 +24,7 @@ def self_adaptive(
     """Loss weights `mask(s_k)` whose s_k ascend `sum_k mask(s_k) L_k`, from s_k = 1.
 
     Args:
-      num_objectives: K.
+      objectives: K, or the objectives' names.
       optimizer: moves the s_k; `optax.adam(1e-3)` if None. It gets the negative gradient, since
         optimisers descend.
       mask: increasing function of single numbers.
@@ -47,7 +47,7 @@ def self_adaptive(
 
     return _base.from_rule(
         rule,
-        num_objectives,
+        objectives,
         needs=("losses",),
         start=lambda ones: (mask(ones), (ones, tx.init(ones))),
     )
@@ -101,13 +101,19 @@ def self_adaptive_points(
     tx = weights_tx or optax.adam(1e-3)
 
     def init_fn(params: PointWeighted) -> tuple[Any, Any]:
+        gradients.check_whole(params)
         return params_tx.init(params.params), tx.init(params.point_weights)
 
     def update_fn(
-        updates: PointWeighted, state: tuple[Any, Any], params: Any = None, **extra: Any
+        updates: PointWeighted, state: tuple[Any, Any], params: Any = None, **extra_args: Any
     ) -> tuple[PointWeighted, tuple[Any, Any]]:
         gradients.check_stacked(updates, params)
-        moves, params_state = params_tx.update(updates.params, state[0], params.params, **extra)
+        moves, params_state = params_tx.update(
+            updates.params, state[0], params.params, **extra_args
+        )
+        gradients.check_single(
+            moves, params.params, "self_adaptive_points(optax.chain(aggregators.sum(), ...))"
+        )
         weights = params.point_weights
         ascent = {
             name: -updates.point_weights[name][k] for k, name in enumerate(sorted(weights))

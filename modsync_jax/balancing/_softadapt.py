@@ -10,7 +10,7 @@ from modsync_jax.balancing._base import Given
 
 
 def softadapt(
-    num_objectives: int,
+    objectives: _base.Names,
     *,
     beta: float | Array = 0.1,
     loss_weighted: bool = False,
@@ -21,7 +21,7 @@ def softadapt(
     `s_k = L_k(t) - L_k(t-1)`; weights sum to 1 and start at 1 / K.
 
     Args:
-      num_objectives: K.
+      objectives: K, or the objectives' names.
       beta: positive favours the losses that do worst, negative those that do best.
       loss_weighted: multiplies the exponentials by the losses before they are normalised.
       normalized: divides s by `sum_j |s_j|` first.
@@ -45,7 +45,7 @@ def softadapt(
 
     return _base.from_rule(
         rule,
-        num_objectives,
+        objectives,
         needs=("losses",),
-        start=lambda ones: (ones / num_objectives, jnp.zeros_like(ones)),
+        start=lambda ones: (ones / len(ones), jnp.zeros_like(ones)),
     )

@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from modsync_jax import blocks, sampling
+from modsync_jax._moved import missing
 from modsync_jax._names import unknown
 from modsync_jax.blocks import Sum
 from modsync_jax.calculus import Field
@@ -93,6 +94,9 @@ class Problem:
             except Exception as error:
                 raise ValueError(f"{self.name}, {name}: {explained(error, self._gets)}") from None
         self._check_observed()
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing("Problem", name, {"groups": "Problem.objective_terms"})
 
     @property
     def _gets(self) -> str:

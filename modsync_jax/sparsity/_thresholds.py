@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from modsync_jax import gradients
@@ -22,6 +23,9 @@ def init_thresholds(
 ) -> PyTree:
     """One zero threshold per objective and output unit of every selected parameter.
 
+    Thresholds are float32 or, for float64 parameters, float64: in bfloat16 a step of 1e-4 vanishes
+    beside a threshold of 0.03.
+
     Args:
       params: parameters, a pytree of arrays.
       num_objectives: K, the number of threshold vectors per layer; 1 shares one vector among all
@@ -36,8 +40,9 @@ def init_thresholds(
       parameter, and None where there are no thresholds.
 
     Raises:
-      ValueError: when `num_objectives` is not positive, or `select` matches no leaf, or a leaf
-        without `output_axis`.
+      ValueError: when `num_objectives` is not positive, or `select` matches no leaf, a leaf without
+        `output_axis`, or a leaf that is all zeros. A weight that is exactly 0 is masked and has no
+        gradient as long as its threshold is not negative. Tracers are not looked at.
     """
     if num_objectives < 1:
         raise ValueError(f"num_objectives is {num_objectives}; it must be 1 or more")
@@ -52,9 +57,14 @@ def init_thresholds(
                 f"{name} has {leaf.ndim} axes and no output_axis={output_axis}; choose another "
                 "axis, or leave it out with select"
             )
+        if _is_zero(leaf):
+            raise ValueError(
+                f"{name} is all zeros, and a masked weight of 0 never moves; initialise it at "
+                "random, or leave it out with select=lambda path, leaf: ..."
+            )
         shape = [1] * leaf.ndim
         shape[output_axis] = leaf.shape[output_axis]
-        return jnp.zeros([num_objectives, *shape], leaf.dtype)
+        return jnp.zeros([num_objectives, *shape], jnp.result_type(leaf.dtype, jnp.float32))
 
     thresholds = jax.tree.map_with_path(init, params)
     if not jax.tree.leaves(thresholds):
@@ -84,7 +94,7 @@ def masks(weights: PyTree, thresholds: PyTree, *, structural_gradient: bool = Tr
         if threshold is None:
             return None
         magnitude = jnp.abs(weight if structural_gradient else jax.lax.stop_gradient(weight))
-        return long_tailed_step(magnitude - threshold.mean(0))
+        return long_tailed_step(magnitude - threshold.mean(0)).astype(weight.dtype)
 
     return jax.tree.map(mask, weights, thresholds)
 
@@ -114,11 +124,24 @@ def keep_ratio(weights: PyTree, thresholds: PyTree) -> KeepRatio:
 
 
 def kept_share(weights: PyTree, thresholds: PyTree) -> PyTree:
-    """The share of each leaf above its thresholds: [] float32, or None, in their structure."""
+    """The share of each leaf above its thresholds: [] float32, or None, in their structure.
+
+    It is NaN where a weight or a threshold is: a layer that is not a number keeps no share.
+    """
 
     def share(weight: Array, threshold: Array | None) -> Array | None:
         if threshold is None:
             return None
-        return jnp.mean(jnp.abs(weight) > threshold.mean(0), dtype=jnp.float32)
+        excess = jnp.abs(weight) - threshold.mean(0)
+        kept = jnp.mean(excess > 0, dtype=jnp.float32)
+        return jnp.where(jnp.isnan(excess).any(), jnp.nan, kept)
 
     return jax.tree.map(share, weights, thresholds)
+
+
+def _is_zero(leaf: Array) -> bool:
+    """Whether all entries are 0, as far as that is known before anything runs."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array | np.ndarray):
+        return False
+    # NumPy, because this may run while something else is traced.
+    return getattr(leaf, "is_fully_addressable", True) and not np.any(np.asarray(leaf))

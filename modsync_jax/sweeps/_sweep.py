@@ -15,13 +15,14 @@ from modsync_jax.sweeps import _grid, _group, _halving, _hosts, _replicas, _tabl
 from modsync_jax.sweeps._grid import Grid, Group, Replica
 from modsync_jax.sweeps._store import EXPORTS, Store
 from modsync_jax.training import ConfigError, TrainConfig, _loop, _memory
+from modsync_jax.training._config import DEFAULT_METHOD
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._schedule import chunks
 
 
 def sweep(
     problem: Problem | str,
-    methods: Sequence[str] = ("modsync+dcgd",),
+    methods: Sequence[str] = (DEFAULT_METHOD,),
     grid: Grid | None = None,
     *,
     output_dir: str | os.PathLike,

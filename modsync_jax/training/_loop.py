@@ -15,7 +15,7 @@ from modsync_jax import citations, methods, networks, problems, reporting, trans
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
-from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig
+from modsync_jax.training._config import DEFAULT_METHOD, FORMAT, ConfigError, TrainConfig
 from modsync_jax.training._folder import RunError, RunFolder, read_config
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
@@ -31,7 +31,7 @@ class NonFinite(RunError):
 
 def solve(
     problem: Problem | str,
-    method: str | optax.GradientTransformation = "modsync+dcgd",
+    method: str | optax.GradientTransformation = DEFAULT_METHOD,
     *,
     optimizer: str | optax.GradientTransformation = "adam",
     network: nn.Module | str = "mlp",
@@ -47,7 +47,7 @@ def solve(
       problem: a `Problem`, the name of one, or `file.py:name`.
       method: how gradients become one direction: a name such as `"lra(alpha=0.5)+dcgd"`, see
         `modsync_jax.methods`; or an optax transformation from stacked gradients to a direction,
-        such as `optax.chain(balancing.lra(2), aggregators.dcgd())`.
+        such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`.
       optimizer: what follows, one of `TrainConfig.optimizer` by name, or any optax optimiser.
       network: one of `modsync_jax.networks` by name, with the settings `width`, `depth`, ...; or
         a Flax module of your own, from points `[..., d]` to values `[..., m]`.

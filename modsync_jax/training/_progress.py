@@ -83,6 +83,8 @@ def describe(row: Mapping[str, float]) -> str:
             parts.append(f"{rest} {value:.1e}")
         elif kind == "cosine" and not any(p.startswith("cos") for p in parts):
             parts.append(f"cos {value:+.2f}")
+        elif kind == "unknown":
+            parts.append(f"{rest} {value:.4g}")
         elif name == "keep":
             parts.append(f"keep {value:.0%}")
         elif name == "test/relative_l2":

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import aggregators, balancing, blocks, gradients, methods, networks, sparsity
+from modsync_jax import balancing, blocks, gradients, methods, networks, sparsity
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _optimizers
@@ -30,7 +30,7 @@ from modsync_jax.transform import (
 
 PyTree = Any
 # The streams of random numbers of one run.
-_INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD, _TRACES = range(6)
+_INIT, _TRAIN, _EVALUATE, _POLISH, _METHOD = range(5)
 
 
 class Conflict(NamedTuple):
@@ -147,7 +147,7 @@ def build(
     if masked:
         objectives = mask_objectives(plain, structural_gradient=config.structural_gradient)
     losses_and_grads = gradients.value_and_objective_grads(objectives)
-    loss_and_grad = aggregators.value_and_objective_grad(objectives)
+    loss_and_grad = gradients.value_and_objective_grad(objectives)
     rate = _optimizers.learning_rate(config)
     known_rate = not isinstance(config.optimizer, _optimizers.Own)
     tx = methods.build(
@@ -163,19 +163,28 @@ def build(
     def stream(state: TrainState, number: int) -> Array:
         return jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
 
-    vectors: Any = problem.residual_vectors(fields, config.objectives, config.loss_weights)
+    vectors: Any = problem.residual_vectors(fields, "each")
     if masked:
         vectors = mask_objectives(vectors, structural_gradient=config.structural_gradient)
 
     def traces(state: TrainState, batch: Any) -> Array:
         """Of the weights' tangent kernels; a method asks for them in the steps that need them."""
 
-        def of_weights(vector: Callable[..., Array], weights: PyTree) -> Array:
-            return vector(state.params._replace(weights=weights) if masked else weights, batch)
+        def of_term(term: str, weights: PyTree, points: Any) -> Array:
+            params = state.params._replace(weights=weights) if masked else weights
+            return vectors[term](params, {term: points})
 
-        key = jax.random.fold_in(stream(state, _TRACES), state.step)
-        residuals = {name: partial(of_weights, vector) for name, vector in vectors.items()}
-        return balancing.hutchinson_traces(residuals, weights_of(state.params), key=key)
+        residuals = {term: partial(of_term, term) for term in batch}
+        sums = balancing.jacobian_traces(residuals, weights_of(state.params), batch)
+        means = {
+            term: total / len(jax.tree.leaves(batch[term])[0])
+            for term, total in zip(sorted(batch), sums, strict=True)
+        }
+        groups = problem.objective_terms(config.objectives)
+        weights = [config.loss_weights.get(name, 1.0) for name in names]
+        return jnp.stack(
+            [w * sum(means[t] for t in groups[n]) for w, n in zip(weights, names, strict=True)]
+        )
 
     def init(seed: int | Array) -> TrainState:
         key = jax.random.key(seed)

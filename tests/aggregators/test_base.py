@@ -60,6 +60,16 @@ def test_groups_by_predicate_are_aggregated_apart_and_see_path_and_leaf(stack):
     assert seen == {"net/coefficient": (), "net/kernel": (4, 3), "net/bias": (3,)}
 
 
+def test_moved_names_say_where_they_are():
+    for name in ("momentum_config", "MomentumConfigState"):
+        with pytest.raises(AttributeError, match=f"use modsync_jax.optimizers.{name}"):
+            getattr(aggregators, name)
+    with pytest.raises(AttributeError, match=r"use modsync_jax.value_and_objective_grad"):
+        aggregators.value_and_objective_grad  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'dcdg'"):
+        aggregators.dcdg  # noqa: B018
+
+
 def test_unknown_groups_are_an_error_when_built():
     with pytest.raises(ValueError, match="groups is 'layer'; give None, 'leaf' or a function"):
         aggregators.from_weights(aggregators.sum_weights, groups="layer")

@@ -88,7 +88,7 @@ def test_groups_of_objectives_are_summed_first(x64, variant):
     """Three residuals against one condition, out of order, equal the update of the two sums."""
     g = np.random.default_rng(3).normal(size=(4, 20))
     g[1] -= 1.5 * (g[0] + g[2] + g[3])
-    tx = aggregators.dcgd(variant, objectives=((0, 3, 2), (1,)))
+    tx = aggregators.dcgd(variant, partition=((0, 3, 2), (1,)))
     update, _ = tx.update(jnp.asarray(g), tx.init(jnp.zeros(20)), jnp.zeros(20))
     sums = np.stack([g[0] + g[2] + g[3], g[1]])
     assert sums.sum(0) @ sums[0] < 0  # they conflict
@@ -100,15 +100,15 @@ def test_groups_of_objectives_are_summed_first(x64, variant):
 def test_worked_example_of_grouped_objectives():
     # g_r = (1, 0) in two parts, g_b = (-4, 2): proj keeps the part of g_b across g_r, (0, 2).
     g = jnp.array([[3.0, -1.0], [-4.0, 2.0], [-2.0, 1.0]])
-    tx = aggregators.dcgd("proj", objectives=((0, 2), (1,)))
+    tx = aggregators.dcgd("proj", partition=((0, 2), (1,)))
     update, _ = tx.update(g, tx.init(g[0]), g[0])
     np.testing.assert_allclose(update, [0.0, 2.0], atol=1e-5)  # float32, norms up to 5
 
 
 @pytest.mark.parametrize(
-    "objectives", [((0, 1), (1, 2)), ((0, 1),), ((0,), (1, 2, 3)), ((0, -1, 1), (2,))]
+    "partition", [((0, 1), (1, 2)), ((0, 1),), ((0,), (1, 2, 3)), ((0, -1, 1), (2,))]
 )
-def test_groups_that_do_not_hold_each_objective_once_are_an_error(objectives):
-    tx = aggregators.dcgd("avg", objectives=objectives)
+def test_groups_that_do_not_hold_each_objective_once_are_an_error(partition):
+    tx = aggregators.dcgd("avg", partition=partition)
     with pytest.raises(ValueError, match="each index of the 3 objectives, 0 to 2 by sorted name"):
         tx.update(jnp.ones((3, 4)), tx.init(jnp.ones(4)), jnp.ones(4))

@@ -61,7 +61,7 @@ def fixed_rule(count):
     return lambda seen: np.arange(1.0, count + 1)
 
 
-def lra_rule(count, alpha=0.1, weighted=False, kernels=False):
+def lra_rule(count, alpha=0.1, weighted=True, kernels=True):
     lam = np.ones(count)
 
     def rule(seen):
@@ -183,13 +183,10 @@ class Row:
 
 ROWS = {
     "fixed": Row(lambda k: balancing.fixed(np.arange(1.0, k + 1)), fixed_rule),
-    "lra": Row(balancing.lra, lra_rule),
-    "lra, paper's alpha": Row(
-        lambda k: balancing.lra(k, alpha=0.9), functools.partial(lra_rule, alpha=0.9)
-    ),
-    "lra, authors' code": Row(
-        lambda k: balancing.lra(k, weighted=True, mean="kernels"),
-        functools.partial(lra_rule, weighted=True, kernels=True),
+    "lra": Row(lambda k: balancing.lra(k, -1), lra_rule),
+    "lra, paper's text": Row(
+        lambda k: balancing.lra(k, -1, alpha=0.9, weighted=False, mean="entries"),
+        functools.partial(lra_rule, alpha=0.9, weighted=False, kernels=False),
     ),
     "ntk": Row(lambda k: balancing.ntk(k, every=7), ntk_rule, "residual_jacobian_traces"),
     "norm": Row(lambda k: balancing.norm_balance(k, every=5), norm_rule),
@@ -267,6 +264,7 @@ def trajectory(name: str, count: int, dtype: type):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [2, 3])
 @each_name
+@pytest.mark.long
 def test_weights_are_those_of_the_published_rule(x64, name, count, dtype):
     seen = jax.tree.map(lambda x: np.asarray(x, np.float64), trajectory(name, count, dtype))
     rule = ROWS[name].rule(count)
@@ -293,6 +291,7 @@ def everything(count, dtype=jnp.float32):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @each_name
+@pytest.mark.long
 def test_dtypes_of_gradients_and_state_stay(x64, name, dtype):
     params, objectives, _, _ = setting(2, dtype)
     tx = ROWS[name].make(2)
@@ -306,6 +305,7 @@ def test_dtypes_of_gradients_and_state_stay(x64, name, dtype):
 
 
 @each_name
+@pytest.mark.long
 def test_a_map_over_seeds_equals_single_runs(name):
     tx = ROWS[name].make(2)
     stacked = [setting(2, np.float32, seed)[0] for seed in range(3)]
@@ -355,17 +355,19 @@ def assert_same(got, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_loss_balancing_chains_before_every_aggregator(aggregator):
     params, objectives, _, _ = setting(2, np.float32)
     _, grads = value_and_objective_grads(objectives)(params)
     make = AGGREGATORS[aggregator]
-    scaled = updates_of(balancing.lra(2), grads, params, {})
-    got = updates_of(optax.chain(balancing.lra(2), make()), grads, params, {})
+    scaled = updates_of(balancing.lra(2, 1), grads, params, {})
+    got = updates_of(optax.chain(balancing.lra(2, 1), make()), grads, params, {})
     assert_same(got, updates_of(make(), scaled, params, {}))
 
 
 @each_name
+@pytest.mark.long
 def test_every_method_chains_and_works_under_modsync(name):
     params, objectives, _, _ = setting(2, np.float32)
     losses, grads = value_and_objective_grads(objectives)(params)
@@ -416,18 +418,29 @@ def test_a_missing_extra_argument_is_named(name):
 def test_another_number_of_objectives_is_an_error(name):
     params = {"w": jnp.ones(3)}
     tx = ROWS[name].make(2)
-    with pytest.raises(ValueError, match="are of 3 objectives, but num_objectives is 2"):
+    with pytest.raises(ValueError, match="are of 3 objectives, but 2 were announced"):
         tx.update({"w": jnp.ones((3, 3))}, tx.init(params), params, **everything(3))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: balancing.lra(2, alpha=1.5), "alpha is 1.5; it must be between 0 and 1"),
+        (lambda: balancing.lra(2, 1, alpha=1.5), "alpha is 1.5; it must be between 0 and 1"),
         (lambda: balancing.lra(2, 2), "reference is 2; it must be between -2 and 1"),
-        (lambda: balancing.lra(2, mean="median"), "unknown mean 'median'"),
-        (lambda: balancing.lra(2, every=0), "every is 0"),
-        (lambda: balancing.ntk(0), "num_objectives is 0"),
+        (lambda: balancing.lra(2, 1, mean="median"), "unknown mean 'median'"),
+        (lambda: balancing.lra(2, 1, every=0), "every is 0"),
+        (
+            lambda: balancing.lra(["bc", "residual"], "res"),
+            "reference is 'res', but objectives is bc, residual; give",
+        ),
+        (
+            lambda: balancing.lra(2, "residual"),
+            "reference is 'residual', but objectives is 2; give",
+        ),
+        (lambda: balancing.ntk(0), "objectives is 0; it must be 1 or more"),
+        (lambda: balancing.ntk("residual"), "objectives is 'residual'; give their number"),
+        (lambda: balancing.ntk(["a", "b", "a"]), "or each name once"),
+        (lambda: balancing.ntk({}), "or each name once"),
         (lambda: balancing.norm_balance(2, decay=-0.1), "decay is -0.1"),
         (lambda: balancing.gradnorm(2, alpha=-1.0), "alpha is -1.0"),
         (lambda: balancing.relobralo(2, temperature=0.0), "temperature is 0.0"),
@@ -444,9 +457,71 @@ def test_hyperparameters_may_be_traced():
     _, grads = value_and_objective_grads(objectives)(params)
 
     def weights(alpha):
-        tx = balancing.lra(2, alpha=alpha)
+        tx = balancing.lra(2, 1, alpha=alpha)
         return tx.update(grads, tx.init(params), params)[1].loss_weights
 
     many = jax.vmap(weights)(jnp.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(many[0], 1.0)
     np.testing.assert_allclose(many[1], (many[0] + many[2]) / 2, rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("name", ["lra", "ntk", "norm", "gradnorm", "softadapt", "self-adaptive"])
+def test_names_stand_for_their_number(name):
+    """The mapping of objectives, in any order, is as good as K and an index."""
+    params, objectives, _, _ = setting(2, np.float32)
+    losses, grads = value_and_objective_grads(objectives)(params)
+    make = {
+        "lra": functools.partial(balancing.lra, reference="o1"),
+        "ntk": balancing.ntk,
+        "norm": functools.partial(balancing.norm_balance, every=5),
+        "gradnorm": balancing.gradnorm,
+        "softadapt": functools.partial(balancing.softadapt, beta=2.0),
+        "self-adaptive": balancing.self_adaptive,
+    }[name]
+    extra = everything(2) | {"losses": losses}
+    named = make(dict(reversed(objectives.items())))
+    assert_same(
+        updates_of(named, grads, params, extra),
+        updates_of(ROWS[name].make(2), grads, params, extra),
+    )
+
+
+def test_the_reference_of_lra_is_the_objective_of_that_name():
+    """Its weight stays 1, wherever its name is sorted."""
+    params = {"w": jnp.ones((2, 2))}
+    grads = {"w": jnp.stack([jnp.full((2, 2), 4.0), jnp.ones((2, 2))])}  # of "a" and "z"
+    for reference, expected in (("a", [1.0, 0.9 + 0.1 * 4.0]), ("z", [0.9 + 0.1 / 4.0, 1.0])):
+        tx = balancing.lra({"z": None, "a": None}, reference)
+        _, state = tx.update(grads, tx.init(params), params)
+        np.testing.assert_allclose(state.loss_weights, expected, rtol=1e-6)  # float32
+
+
+def test_fixed_weights_by_name_are_those_in_sorted_order():
+    params, grads = {"w": jnp.ones(3)}, {"w": jnp.ones((2, 3))}
+    tx = balancing.fixed({"residual": 1.0, "boundary": 10.0})
+    scaled, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(scaled["w"][:, 0], [10.0, 1.0])
+
+
+@each_name
+def test_a_forgotten_aggregator_is_refused_before_parameters_grow_twice(name):
+    """The first update can't tell; at the second the parameters are not those of `init`."""
+    params, objectives, _, _ = setting(2, np.float32)
+    losses, grads = value_and_objective_grads(objectives)(params)
+    extra = everything(2) | {"losses": losses}
+    tx = optax.chain(ROWS[name].make(2), optax.sgd(0.1))
+    updates, state = tx.update(grads, tx.init(params), params, **extra)
+    grown = optax.apply_updates(params, updates)
+    grads = jax.tree.map(lambda p: jnp.ones((2, *p.shape)), grown)
+    with pytest.raises(ValueError, match=r"no aggregator follows the loss balancing; put one bef"):
+        tx.update(grads, state, grown, **extra)
+
+
+def test_moved_names_say_where_they_are():
+    for name in ("multi_adam", "per_objective"):
+        with pytest.raises(AttributeError, match=f"use modsync_jax.optimizers.{name}"):
+            getattr(balancing, name)
+    with pytest.raises(AttributeError, match=r"use modsync_jax.balancing.jacobian_traces"):
+        balancing.hutchinson_traces  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'lar'"):
+        balancing.lar  # noqa: B018

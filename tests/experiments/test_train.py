@@ -59,14 +59,21 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
 def test_help_names_every_setting_and_shows_examples():
     process = program("train", "--help")
     for text in ("python -m experiments.train --problem=burgers", "--method:", "--min_keep:",
-                 "modsync+dcgd", "--output_dir:", "--[no]resume", "--platform:"):  # fmt: skip
+                 "lra(alpha=0.5)+dcgd", "--output_dir:", "The network", "Devices",
+                 "--[no]resume", "--platform:"):  # fmt: skip
         assert text in process.stdout, text
 
 
+@pytest.mark.long
 def test_train_then_evaluate_then_train_again(tmp_path):
     run = tmp_path / "run"
     trained = program(
-        "train", "--problem=helmholtz2d", "--coefficients=a2=2", *SMALL, f"--output_dir={run}"
+        "train",
+        "--problem=helmholtz2d",
+        "--method=modsync+dcgd",
+        "--coefficients=a2=2",
+        *SMALL,
+        f"--output_dir={run}",
     )
     assert trained.returncode == 0, trained.stderr
     first, *rows = trained.stderr.strip().splitlines()
@@ -99,6 +106,7 @@ def trained(tmp_path_factory):
     return run
 
 
+@pytest.mark.long
 def test_evaluate_says_that_a_run_is_unfinished_and_takes_a_problem(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     (run / "result.json").unlink()
@@ -111,6 +119,7 @@ def test_evaluate_says_that_a_run_is_unfinished_and_takes_a_problem(trained, tmp
     assert "not finished: these are its best parameters until step 20 of 500" in process.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
@@ -139,6 +148,7 @@ def kept(folder):
     return {path: path.read_bytes() for path in folder.rglob("*-cache")}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="nothing is kept with older JAX")
 def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path, monkeypatch):
     # However long they took: which take more than JAX's second depends on what else runs.
@@ -152,6 +162,7 @@ def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path, monkey
     assert first == second
 
 
+@pytest.mark.long
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="nothing is kept with older JAX")
 def test_without_a_cache_folder_everything_is_compiled_and_a_line_says_so(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -186,6 +197,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(tmp_path):
     assert errors.strip().splitlines()[-1].startswith(("stopped", "stopping"))
 
 
+@pytest.mark.long
 def test_a_user_s_own_problem_file_trains_and_resumes_from_elsewhere(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from modsync_jax.calculus import partials\n"

@@ -272,11 +272,13 @@ def pointwise(problem, row, batch, shift=lambda p: 0.0):
 
 
 @EVERY
+@pytest.mark.long
 def test_the_exact_solution_satisfies_the_residual_and_every_condition(x64, name):
     check_residuals(problems.get(name), ROWS[name])
 
 
 @VARIED
+@pytest.mark.long
 def test_so_it_does_at_other_coefficients(x64, name):
     row = ROWS[name]
     problem = problems.get(name, **row.others)
@@ -311,6 +313,7 @@ def check_residuals(problem, row):
 
 
 @EVERY
+@pytest.mark.long
 def test_a_wrong_solution_fails_every_term(name):
     problem = problems.get(name)
     batch = sample(name)
@@ -375,6 +378,7 @@ def test_every_coefficient_has_another_value(name):
 
 
 @VARIED
+@pytest.mark.long
 def test_traced_coefficients_are_as_good_as_numbers(x64, name):
     """Mapped over, in one program; and a problem that is made inside of one."""
     default, others = problems.get(name).coefficients, ROWS[name].others

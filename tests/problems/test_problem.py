@@ -1,6 +1,7 @@
 """The `Problem` itself: terms, objectives, unknowns, and the checks at construction."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -244,3 +245,60 @@ def test_unknown_names_are_refused_with_the_nearest():
 def test_a_problem_without_conditions_has_one_objective():
     free = dataclasses.replace(HEAT, conditions={}, points={"residual": 4})
     assert list(free.objectives(field_of)) == ["residual"]
+
+
+# --- mistakes in a user's functions ---------------------------------------------------------------
+
+
+def not_unpacked(u, x, nu):
+    return {"pde": partials(u, x, "t") - nu}
+
+
+def numpy_function(u, x, nu):
+    return {"pde": u(x) - np.sin(x[0])}
+
+
+def python_if(u, x, nu):
+    if x[0] > 0:
+        return {"pde": u(x)}
+    return {"pde": -u(x)}
+
+
+def python_float(u, x, nu):
+    return {"pde": u(x) * float(x[0])}
+
+
+def unknown_name(u, x, nu):
+    return {"pde": u(x) + viscosity}  # noqa: F821
+
+
+MISTAKES = {
+    not_unpacked: r"partials\(u, x, \"t\"\) - nu.*returns a tuple.*unpack it: \(u_t,\) = partials",
+    numpy_function: r"np.sin\(x\[0\]\).*use jax.numpy, such as jnp.sin for np.sin",
+    python_if: r"'if x\[0\] > 0:': a Python if.*use jnp.where",
+    python_float: r"float\(x\[0\]\).*can't depend on a traced value; use jax.numpy",
+    unknown_name: r"NameError: name 'viscosity' is not defined",
+    lambda u, x: {"pde": u(x)}: r"unexpected keyword argument 'nu'; it is called with",
+    lambda u, nu: {"pde": u(nu)}: r"argument.*it is called with \(u, x, nu=nu\)",
+}
+
+
+@pytest.mark.parametrize("residual", MISTAKES)
+def test_a_mistake_in_an_equation_is_the_user_s_line_and_one_sentence(residual):
+    with pytest.raises(ValueError, match=MISTAKES[residual]) as said:
+        dataclasses.replace(HEAT, residual=residual)
+    text = str(said.value)
+    assert text.startswith("heat, residual: ") and "\n" not in text
+    if residual.__name__ != "<lambda>":
+        first = residual.__code__.co_firstlineno
+        line = int(re.search(r"test_problem.py, line (\d+)", text)[1])
+        assert first < line <= first + 2
+    assert said.value.__suppress_context__  # no hundred lines of JAX's above it
+
+
+def test_a_mistake_in_a_target_or_an_observation_is_one_line_too():
+    conditions = {**HEAT.conditions, "left": value("x=0", lambda x: np.sin(x[0]))}
+    with pytest.raises(ValueError, match=r"heat, left: .*use jax.numpy"):
+        dataclasses.replace(HEAT, conditions=conditions)
+    with pytest.raises(ValueError, match=r"heat, observe: .*returns a tuple"):
+        dataclasses.replace(HEAT, observe=lambda u, x, nu: {"q": 2 - partials(u, x, "t")})

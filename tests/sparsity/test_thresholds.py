@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from modsync_jax import sparsity
 
 PARAMS = {
-    "Dense_0": {"kernel": np.zeros((3, 5), np.float32), "bias": np.zeros(5, np.float32)},
-    "Conv_0": {"kernel": np.zeros((2, 2, 3, 4), np.float32)},
+    "Dense_0": {"kernel": np.ones((3, 5), np.float32), "bias": np.ones(5, np.float32)},
+    "Conv_0": {"kernel": np.ones((2, 2, 3, 4), np.float32)},
     "steps": np.zeros((2, 2), np.int32),
 }
 
@@ -50,9 +51,50 @@ def test_select_sees_path_and_leaf():
     }
 
 
-def test_thresholds_have_the_dtype_of_their_parameter():
-    low = {"w": jnp.ones((2, 3), jnp.bfloat16)}
-    assert sparsity.init_thresholds(low, 2)["w"].dtype == jnp.bfloat16
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_thresholds_are_float32_or_wider_and_masks_have_the_dtype_of_the_weights(x64, dtype):
+    weights = {"w": jnp.ones((2, 3), dtype)}
+    thresholds = sparsity.init_thresholds(weights, 2)
+    assert thresholds["w"].dtype == (jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    assert sparsity.masks(weights, thresholds)["w"].dtype == dtype
+
+
+def test_threshold_of_bfloat16_weights_moves_by_small_steps():
+    """In bfloat16 a step of 1e-4 vanishes beside 0.03125, whose unit is 2.4e-4."""
+    thresholds = sparsity.init_thresholds({"w": jnp.ones((2, 3), jnp.bfloat16)}, 2)
+    moved = thresholds["w"] + 0.03125
+    assert (optax.apply_updates(moved, jnp.full_like(moved, 1e-4)) > moved).all()
+
+
+def test_kernel_of_zeros_is_refused_and_may_be_left_out():
+    """It is masked, S(0) = 0, and has no gradient: it would never move."""
+    zeros = params() | {"head": jnp.zeros((5, 2))}
+    with pytest.raises(ValueError, match=r"head is all zeros, .*or leave it out with select="):
+        sparsity.init_thresholds(zeros, 2)
+    chosen = sparsity.init_thresholds(zeros, 2, select=lambda path, leaf: path != "head")
+    assert chosen["head"] is None
+    assert chosen["Dense_0"]["bias"] is not None  # the predicate alone decides
+    mixed = {"w": jnp.ones((5, 2)).at[0].set(0.0)}
+    assert sparsity.init_thresholds(mixed, 2)["w"].shape == (2, 1, 2)
+
+
+def test_kernels_that_are_traced_are_not_looked_at():
+    got = jax.jit(lambda: sparsity.init_thresholds({"w": jnp.zeros((3, 2))}, 2))()
+    assert got["w"].shape == (2, 1, 2)
+    host = {"w": np.ones((3, 2))}
+    assert jax.eval_shape(lambda: sparsity.init_thresholds(host, 2))["w"].shape == (2, 1, 2)
+
+
+@pytest.mark.parametrize("broken", ["weight", "threshold"])
+def test_share_of_what_is_not_a_number_is_not_a_number(broken):
+    weights = {"w": jnp.ones((4, 3)), "v": jnp.ones((4, 3))}
+    thresholds = sparsity.init_thresholds(weights, 2)
+    target = weights if broken == "weight" else thresholds
+    target["w"] = target["w"].at[0, 0].set(jnp.nan)
+    kept = sparsity.keep_ratio(weights, thresholds)
+    assert jnp.isnan(kept.layers["w"])
+    assert kept.layers["v"] == 1.0
+    assert jnp.isnan(kept.overall)
 
 
 def test_select_that_matches_nothing_is_an_error_that_lists_the_names():

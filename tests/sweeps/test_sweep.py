@@ -216,6 +216,11 @@ def test_the_table_is_the_same_in_all_its_forms_and_a_larger_grid_goes_on(tmp_pa
     assert made == {path: path.stat().st_mtime_ns for path in made}
 
 
+def test_a_network_too_large_for_a_device_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"one network on each device needs .* GiB and"):
+        swept(["adam"], {"seed": [0]}, tmp_path / "s", width=200_000, depth=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

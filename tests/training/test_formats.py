@@ -57,6 +57,12 @@ def test_an_older_run_of_modsync_is_loaded(tmp_path):
     assert solution.trained.thresholds["network"]["params"]["Dense_0"]["kernel"].shape == (2, 1, 4)
 
 
+def test_an_older_run_of_modsync_does_not_go_on_with_another_state(tmp_path):
+    run = shutil.copytree(FIXTURES / "format-1-modsync", tmp_path / "run")
+    with pytest.raises(RunError, match="has not the arrays that this program"):
+        modsync_jax.solve("poisson1d", resume=True, **{**stored(run), "steps": 40})
+
+
 def test_a_folder_of_a_newer_format_is_refused_in_one_line(run):
     path = run / "config.json"
     path.write_text(path.read_text().replace("{", '{"format": 99,', 1))

@@ -16,6 +16,7 @@ from modsync_jax.calculus import partials
 from modsync_jax.problems import Problem, data, value
 from modsync_jax.sampling import box
 from modsync_jax.training import ConfigError, NonFinite, RunError, _step
+from modsync_jax.training._progress import describe
 from modsync_jax.training._solution import field_of
 
 TINY = {"width": 8, "depth": 1, "chunk": 5, "eval_every": 10, "checkpoint_every": 20}
@@ -58,7 +59,9 @@ def test_methods_solve_a_poisson_equation(method):
 
 def test_a_run_is_a_folder_that_agrees_with_what_solve_returned(tmp_path):
     run = tmp_path / "run"
-    solution = modsync_jax.solve(poisson(), steps=45, output_dir=run, progress=False, **TINY)
+    solution = modsync_jax.solve(
+        poisson(), "modsync+dcgd", steps=45, output_dir=run, progress=False, **TINY
+    )
     result = json.loads((run / "result.json").read_text())
     assert result == solution.result
     rows = list(csv.DictReader((run / "metrics.csv").open()))
@@ -160,7 +163,9 @@ def test_every_condition_can_be_an_objective_of_its_own():
 
 
 def test_one_threshold_can_be_shared():
-    solution = modsync_jax.solve(poisson(), shared_threshold=True, steps=10, progress=False, **TINY)
+    solution = modsync_jax.solve(
+        poisson(), "modsync+dcgd", shared_threshold=True, steps=10, progress=False, **TINY
+    )
     assert all(len(t) == 1 for t in jax.tree.leaves(solution.trained.thresholds))
     assert "threshold/all/Dense_0/kernel" in solution.metrics[-1]
 
@@ -183,12 +188,21 @@ def test_an_unknown_coefficient_is_found_from_data():
     )  # fmt: skip
     # The data are exact; 2% is what 1500 steps of a small network leave room for.
     assert solution.result["unknowns"]["c"] == pytest.approx(1.0, abs=0.02)
+    assert solution.unknowns == solution.result["unknowns"]
+    assert f"c = {solution.unknowns['c']:.4g}" in repr(solution)
+    assert len(repr(solution).splitlines()) == 3
+    rows = [row["unknown/c"] for row in solution.metrics]
+    assert rows[0] == pytest.approx(0.2) and rows[-1] == pytest.approx(1.0, abs=0.02)
+    assert "loss/measured" in solution.metrics[0]  # an objective of its own name
+    assert "c 0.2" in describe(solution.metrics[0])
 
 
 def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
     settings = {**TINY, "steps": 60, "threshold_learning_rate": 3e-3, "sparsity_weight": 1e-2}
-    rough = modsync_jax.solve(poisson(), progress=False, **settings)
-    polished = modsync_jax.solve(poisson(), polish_steps=40, progress=False, **settings)
+    rough = modsync_jax.solve(poisson(), "modsync+dcgd", progress=False, **settings)
+    polished = modsync_jax.solve(
+        poisson(), "modsync+dcgd", polish_steps=40, progress=False, **settings
+    )
     rows = {row["step"]: row for row in polished.metrics}
     assert rows[60] == rough.metrics[-1]
     assert 0 < rows[60]["keep"] < 1, "the test needs some, not all, weights pruned"
@@ -251,10 +265,24 @@ def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
     run = tmp_path / "run"
     problem = poisson(residual=residual, unknowns={"c": 1.0})
     settings = {**TINY, "optimizer": "sgd", "learning_rate": 1.0}
-    with pytest.raises(NonFinite, match="step 1: loss 'residual' is nan; the last good state is"):
+    with pytest.raises(NonFinite, match="step 1: loss 'residual' is nan") as said:
         modsync_jax.solve(problem, "adam", steps=50, output_dir=run, progress=False, **settings)
+    assert "'pde' of residual is nan at x=" in str(said.value)
+    assert "(32 of 32 points of the batch)" in str(said.value)
     saved = modsync_jax.load(run)
     assert np.isfinite(flat(saved.trained)).all()
+
+
+def test_nan_at_the_start_names_the_equation_and_the_point_instead_of_a_smaller_rate():
+    def residual(u, x):
+        (u_x,) = partials(u, x, "x")
+        return {"flow": u_x + jnp.where(x > 2.9, jnp.nan, 0.0)}
+
+    with pytest.raises(NonFinite, match="step 0: loss 'residual' is nan") as said:
+        modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
+    assert "'flow' of residual is nan at x=2.9" in str(said.value)
+    assert "see whether the equation or a condition can be computed there" in str(said.value)
+    assert "learning_rate" not in str(said.value)
 
 
 def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
@@ -446,3 +474,33 @@ def test_cosines_are_means_over_the_training_batches_since_the_row_before():
     np.testing.assert_allclose(row[f"cosine/{name}"], np.mean(cosines), atol=1e-5)  # float32
     np.testing.assert_allclose(row[f"opposed/{name}"], np.mean(np.array(cosines) < 0), atol=1e-6)
     assert 0 < np.mean(np.array(cosines) < 0) < 1 or np.std(cosines) > 1e-3
+
+
+def test_a_report_that_can_not_be_written_is_one_line_and_the_run_is_kept(tmp_path):
+    run = {**TINY, "output_dir": tmp_path / "run", "steps": 10, "progress": False}
+    solution = modsync_jax.solve(poisson(), "adam", report=False, **run)
+    (tmp_path / "run" / "figures").write_text("in the way")
+    with pytest.raises(RunError, match=r"can't write to .*run: File exists; make room or choose"):
+        modsync_jax.solve(poisson(), "adam", resume=True, **run)
+    np.testing.assert_array_equal(
+        flat(modsync_jax.load(run["output_dir"]).params), flat(solution.params)
+    )
+
+
+def test_a_relu_network_is_a_warning(capsys):
+    modsync_jax.solve(poisson(), "adam", steps=5, activation="relu", progress=False, **TINY)
+    assert "a relu network has no second derivatives" in capsys.readouterr().err
+
+
+def test_a_network_too_large_for_the_memory_is_refused_before_it_starts(tmp_path):
+    settings = {**TINY, "steps": 5, "progress": False, "width": 200_000, "depth": 3}
+    with pytest.raises(ConfigError, match=r"needs \d.* GiB and the device has .*smaller width"):
+        modsync_jax.solve(poisson(), "adam", output_dir=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_renamed_settings_name_their_new_name():
+    with pytest.raises(ConfigError, match="the setting chunk_points is called block_points now"):
+        modsync_jax.solve(poisson(), "adam", chunk_points=3)
+    with pytest.raises(ConfigError, match="objectives=paper is called objectives=grouped now"):
+        modsync_jax.solve(poisson(), "adam", objectives="paper")

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modsync_jax import aggregators, balancing, value_and_objective_grads
+from modsync_jax import aggregators, balancing, optimizers, value_and_objective_grads
 from tests.balancing.test_battery import setting
 
 
 def test_every_objective_has_an_optimiser_of_its_own(x64):
     params, objectives, _, _ = setting(3, np.float64)
     schedule = optax.exponential_decay(0.1, 1, 0.5)  # counts its steps
-    tx = balancing.per_objective(optax.adam(schedule), 3)
+    tx = optimizers.per_objective(optax.adam(schedule), 3)
     single = [optax.adam(schedule) for _ in range(3)]
     state, states = tx.init(params), [t.init(params) for t in single]
     _, grads = value_and_objective_grads(objectives)(params)
@@ -27,7 +27,7 @@ def test_every_objective_has_an_optimiser_of_its_own(x64):
 
 def test_multi_adam_is_the_mean_of_adams(x64):
     params, objectives, _, _ = setting(2, np.float64)
-    tx = balancing.multi_adam(2, 1e-2)
+    tx = optimizers.multi_adam(2, 1e-2)
     state = tx.init(params)
     start = jax.tree.map(np.asarray, params)
     m = [jax.tree.map(np.zeros_like, start) for _ in range(2)]

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modsync_jax.aggregators import _base, _config, _momenta
+from modsync_jax import gradients
+from modsync_jax.aggregators import _base, _config
+from modsync_jax.optimizers import _momenta
 
 
 class MomentumConfigState(NamedTuple):
@@ -42,10 +44,10 @@ def momentum_config(
 
     Objective i has a momentum m_i, moved by its own gradients alone, with the bias correction
     `1 - b1^t_i` of its own count t_i. With d_t = ConFIG(the corrected momenta), the pseudo-gradient
-    is what d_t would be the corrected momentum of, `(1 - b1^t) d_t = b1 (1 - b1^(t-1)) d_(t-1) +
-    (1 - b1) p_t`; v is the moving average of its square, and the update `-learning_rate d_t /
-    (√(v / (1 - b2^t)) + eps)`. It is zero until every objective was seen; t counts from there, as
-    in the authors' code. Memory: K + 2 times the parameters, Adam's is 2.
+    p_t is the gradient whose bias-corrected momentum is d_t: `(1 - b1^t) d_t = b1 (1 - b1^(t-1))
+    d_(t-1) + (1 - b1) p_t`. With v the moving average of its square, the update is `-learning_rate
+    d_t / (√(v / (1 - b2^t)) + eps)`. It is zero until every objective was seen; t counts from
+    there, as in the authors' code. Memory: K + 2 times the parameters, Adam's is 2.
 
     Args:
       num_objectives: K.
@@ -69,6 +71,7 @@ def momentum_config(
     config = _config.config(groups=groups)
 
     def init_fn(params: optax.Params) -> MomentumConfigState:
+        gradients.check_whole(params)
         zeros = jax.tree.map(jnp.zeros_like, params)
         return MomentumConfigState(_momenta.start(params, num_objectives), zeros, zeros)
 

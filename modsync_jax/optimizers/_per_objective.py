@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modsync_jax import aggregators
-from modsync_jax.balancing import _base
+from modsync_jax import aggregators, gradients
 
 
 def per_objective(
@@ -28,13 +27,14 @@ def per_objective(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params: optax.Params) -> Any:
+        gradients.check_whole(params)
         return jax.vmap(lambda _: inner.init(params))(jnp.arange(num_objectives))
 
     def update_fn(
-        updates: optax.Updates, state: Any, params: Any = None, **extra: Any
+        updates: optax.Updates, state: Any, params: Any = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
-        _base.check_count(updates, params, num_objectives)
-        return jax.vmap(lambda g, s: inner.update(g, s, params, **extra))(updates, state)
+        gradients.check_count(updates, params, num_objectives)
+        return jax.vmap(lambda g, s: inner.update(g, s, params, **extra_args))(updates, state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

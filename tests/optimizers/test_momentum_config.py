@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from modsync_jax import aggregators, value_and_objective_grad, value_and_objective_grads
+from modsync_jax import optimizers, value_and_objective_grad, value_and_objective_grads
 
 B1, B2, EPS, RATE = 0.9, 0.99, 1e-8, 0.1
 
@@ -44,7 +44,7 @@ def test_follows_the_papers_algorithm(x64, order):
     rng = np.random.default_rng(5)
     flat = rng.normal(size=(len(order), 7))
     params = {"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(())}
-    tx = aggregators.momentum_config(3, RATE, B1, B2, EPS)
+    tx = optimizers.momentum_config(3, RATE, B1, B2, EPS)
 
     def step(state, inputs):
         g, i = inputs
@@ -65,7 +65,7 @@ def test_follows_the_papers_algorithm(x64, order):
 def test_with_one_objective_is_adam():
     rng = np.random.default_rng(1)
     params = jnp.zeros(5)
-    ours, adam = aggregators.momentum_config(1, RATE, B1, B2, EPS), optax.adam(RATE, B1, B2, EPS)
+    ours, adam = optimizers.momentum_config(1, RATE, B1, B2, EPS), optax.adam(RATE, B1, B2, EPS)
     state, adam_state = ours.init(params), adam.init(params)
     for _ in range(20):
         g = jnp.asarray(rng.normal(size=5), jnp.float32)
@@ -77,8 +77,8 @@ def test_with_one_objective_is_adam():
 
 def test_state_keeps_its_types_under_scan_and_vmap_and_a_schedule_is_a_rate(x64):
     params = {"a": jnp.ones(3, jnp.float32), "b": jnp.ones(2, jnp.float64)}
-    tx = aggregators.momentum_config(2, optax.constant_schedule(0.5))
-    constant = aggregators.momentum_config(2, 0.5)
+    tx = optimizers.momentum_config(2, optax.constant_schedule(0.5))
+    constant = optimizers.momentum_config(2, 0.5)
 
     def run(tx, seed):
         def step(state, i):
@@ -113,9 +113,9 @@ def test_groups_have_directions_of_their_own():
             _, state = tx.update(grad, state, params, objective=i)
         return state[0].first
 
-    together = last(aggregators.momentum_config(2, RATE), params, grads)
-    apart = last(aggregators.momentum_config(2, RATE, groups="leaf"), params, grads)
-    alone = last(aggregators.momentum_config(2, RATE), params["w"], [g["w"] for g in grads])
+    together = last(optimizers.momentum_config(2, RATE), params, grads)
+    apart = last(optimizers.momentum_config(2, RATE, groups="leaf"), params, grads)
+    alone = last(optimizers.momentum_config(2, RATE), params["w"], [g["w"] for g in grads])
     np.testing.assert_allclose(apart["w"], alone, rtol=1e-6)
     assert np.abs(apart["w"] - together["w"]).max() > 1e-3
 
@@ -132,7 +132,7 @@ def test_groups_have_directions_of_their_own():
     ],
 )
 def test_missing_index_and_stacked_gradients_are_errors(grad, extra, message):
-    tx = aggregators.momentum_config(2, RATE)
+    tx = optimizers.momentum_config(2, RATE)
     with pytest.raises(ValueError, match=message):
         tx.update(grad, tx.init(jnp.zeros(3)), jnp.zeros(3), **extra)
 
@@ -181,7 +181,7 @@ def test_conflicting_losses_fall_together():
         "b": lambda p: (p[0] + 1.0) ** 2 + p[1] ** 2,
     }
     one = value_and_objective_grad(objectives)
-    tx = aggregators.momentum_config(2, 0.02)
+    tx = optimizers.momentum_config(2, 0.02)
 
     def step(carry, i):
         params, state = carry
