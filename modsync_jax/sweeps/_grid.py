@@ -191,8 +191,8 @@ def groups(found: Sequence[Replica], fixed: Collection[str] = ()) -> list[Group]
         members.setdefault(json.dumps(shared), []).append(replica)
     made = []
     for same in members.values():
-        names = [name for name in same[0].point if name not in fixed and _traceable(name)]
-        varying = tuple(n for n in names if len({replica.point[n] for replica in same}) > 1)
+        axes = same[0].point
+        varying = tuple(name for name in axes if len({r.point[name] for r in same}) > 1)
         made.append(Group(tuple(same), varying))
     return sorted(made, key=_work, reverse=True)
 

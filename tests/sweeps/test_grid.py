@@ -117,3 +117,41 @@ def test_groups_share_all_that_is_not_a_number_and_the_largest_comes_first():
         np.testing.assert_array_equal(group.values()["beta"], [0.1] * 4 + [0.3] * 4)
         np.testing.assert_array_equal(group.values()["seed"], [0, 1, 2, 3] * 2)
     assert len({group.folder for group in groups}) == len(groups)
+
+
+def test_numbers_that_a_program_can_not_vary_make_groups():
+    grid = {"coefficients.viscosity": [0.01, 0.1], "beta": [0.3], "seed": [0, 1]}
+    found = _grid.replicas(["adam"], grid, {})
+    (one,) = _grid.groups(found)
+    assert one.numbers == ("coefficients.viscosity", "seed")  # beta is the same for all
+    two = _grid.groups(found, fixed={"coefficients.viscosity"})
+    assert [group.numbers for group in two] == [("seed",)] * 2
+    assert [group.config.coefficients["viscosity"] for group in two] == [0.01, 0.1]
+
+
+def test_work_grows_with_replicas_steps_depth_and_the_square_of_the_width():
+    def first(*settings):
+        sets = [_grid.replicas(["adam"], grid, {"steps": 500, **more}) for grid, more in settings]
+        return _grid.groups([replica for found in sets for replica in found])[0].config
+
+    # 32² · 2 is more than 8² · 16, 3 · 8² than 10², 2 · 8² than 10², 4 · 500 than 1500.
+    deep, wide = ({"width": [8]}, {"depth": 16}), ({"width": [32]}, {"depth": 2})
+    assert first(deep, wide).width == first(wide, deep).width == 32
+    many, few = ({"width": [8], "seed": range(3)}, {}), ({"width": [10]}, {})
+    assert first(many, few).width == first(few, many).width == 8
+    long, short = ({"width": [8]}, {"steps": 1000}), ({"width": [10]}, {})
+    assert first(long, short).width == first(short, long).width == 8
+
+
+def test_groups_of_other_replicas_have_other_folders():
+    """A grid that has grown keeps what was trained."""
+    found = _grid.replicas(["adam"], {"width": [8], "seed": range(4)}, {})
+    one, grown = (_grid.groups(members)[0] for members in (found[:2], found))
+    assert one.label == grown.label and one.folder != grown.folder
+    assert one.folder == _grid.groups(found[:2])[0].folder
+
+
+def test_axes_of_one_mapping_and_its_fixed_entries_are_set_together():
+    grid = {"loss_weights.boundary": [2.0], "loss_weights.data": [3.0]}
+    (replica,) = _grid.replicas(["adam"], grid, {"loss_weights": {"residual": 5.0}})
+    assert replica.config.loss_weights == {"boundary": 2.0, "data": 3.0, "residual": 5.0}

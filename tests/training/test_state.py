@@ -1,0 +1,306 @@
+"""What a state becomes, by hand: stopped runs, streams of random numbers, rows, the polish."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from modsync_jax import methods, networks, problems, sparsity
+from modsync_jax.problems import Problem
+from modsync_jax.training import TrainConfig, _step
+from modsync_jax.training._solution import field_of
+from modsync_jax.transform import ModSyncParams, export
+
+PROBLEM = problems.get("poisson1d", frequency=1.0)
+NETWORK = networks.MLP(width=4, depth=1)
+CONFIG = TrainConfig(
+    method="modsync+dcgd", points={"residual": 8}, polish_points=2, loss_weights={"boundary": 10.0},
+    schedule="exponential", decay_rate=0.5, decay_steps=1, threshold_learning_rate=7e-3,
+)  # fmt: skip
+SEED, STEPS = 5, 2
+
+
+def sines(n, factor):
+    """Points, and values that are no solution."""
+    points = jnp.linspace(0.1, 0.9, n)[:, None]
+    return points, factor * jnp.sin(points)
+
+
+REFERENCES = {"test": sines(7, 5.0), "validation": sines(5, 2.0)}
+
+
+def by_hand(params, points):
+    """The network without masks, in NumPy's float64."""
+    first, last = (params["network"]["params"][f"Dense_{k}"] for k in range(2))
+    hidden = np.tanh(np.asarray(points, np.float64) @ first["kernel"] + first["bias"])
+    return hidden @ last["kernel"] + last["bias"]
+
+
+class Streams:
+    """Notes of which numbers a key was made, in place of `jax.random.fold_in`."""
+
+    def __init__(self):
+        self.made, self.fold_in = [], jax.random.fold_in
+
+    def __call__(self, key, data):
+        new = self.fold_in(key, data)
+        self.made.append((new, (*self.of(key), data if isinstance(data, int) else "step")))
+        return new
+
+    def of(self, key):
+        return next((numbers for made, numbers in self.made if made is key), ())
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """A pruned network's way through all functions of a run, and what they draw and build."""
+    streams, sampled, drawn, given = Streams(), [], [], {}
+    sample, build = Problem.sample, methods.build
+
+    def sampling(self, key, points=None, *rest, **named):
+        sampled.append((streams.of(key), dict(points)))
+        return sample(self, key, points, *rest, **named)
+
+    def building(method, weights_tx, thresholds_tx, **settings):
+        given.update(settings, thresholds_tx=thresholds_tx)
+        tx = build(method, weights_tx, thresholds_tx, **settings)
+
+        def update(grads, state, params, *, key, **extra):
+            drawn.append(streams.of(key))
+            return tx.update(grads, state, params, key=key, **extra)
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    def drawn_from(of):
+        found, of[:] = {str(one) for one in of}, []
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "fold_in", streams)
+        patch.setattr(Problem, "sample", sampling)
+        patch.setattr(methods, "build", building)
+        run = _step.build(PROBLEM, NETWORK, CONFIG)
+        new = run.init(SEED)
+        assert not sampled
+        # The rows of a layer differ, and so do the units: a mean is not one of the entries.
+        cut = jax.tree.map(
+            lambda t: (
+                jnp.broadcast_to(jnp.linspace(0.2, 1.0, t.shape[-1]), t.shape)
+                * jnp.array([0.5, 1.5]).reshape(-1, *[1] * (t.ndim - 1))
+            ),
+            new.params.thresholds,
+        )
+        start = new._replace(params=ModSyncParams(new.params.weights, cut))
+        advance = jax.jit(run.advance, static_argnums=1)
+        ended = advance(start, STEPS)
+        trained, methodical = drawn_from(sampled), drawn_from(drawn)
+        evaluate = jax.jit(run.evaluate)
+        after, row = evaluate(ended, REFERENCES)
+        evaluated = drawn_from(sampled)
+        _, second = evaluate(after, REFERENCES)
+        unreferenced = jax.jit(run.evaluate)(ended, {})
+    return SimpleNamespace(**locals())
+
+
+@pytest.fixture(scope="module")
+def polish(seen):
+    """Three iterations of the polish: the states before and after, and its points."""
+    sampled = []
+
+    def sampling(self, key, points=None, *rest, **named):
+        sampled.append((seen.streams.of(key), dict(points)))
+        return seen.sample(self, key, points, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "fold_in", seen.streams)
+        patch.setattr(Problem, "sample", sampling)
+        before = jax.jit(seen.run.start_polish)(seen.ended)
+        after = jax.jit(seen.run.polish, static_argnums=1)(before, 3)
+    return SimpleNamespace(**locals())
+
+
+def test_each_use_of_random_numbers_has_a_stream_of_its_own(seen):
+    """Initialisation 0, training 1, evaluation 2, method 4; and by steps, but for the first."""
+    points = {"residual": 8}
+    assert seen.trained == {str(((1, "step"), points))}
+    assert seen.evaluated == {str(((2, "step"), points))}
+    assert seen.methodical == {str((4, "step"))}
+    key = jax.random.fold_in(jax.random.key(SEED), 0)
+    weights = NETWORK.init(key, jnp.zeros(1))
+    jax.tree.map(np.testing.assert_array_equal, seen.new.params.weights["network"], weights)
+
+
+def test_the_method_is_built_for_the_residual_and_the_thresholds_rate(seen):
+    assert seen.run.objectives == ("boundary", "residual") and seen.given["reference"] == 1
+    tx = seen.given["thresholds_tx"]
+    moved, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
+    # Adam's first step is the rate; its bias correction, 1 - 0.999 in float32, is good to 1e-5.
+    np.testing.assert_allclose(moved, -7e-3, rtol=1e-4)
+
+
+def test_errors_are_those_of_the_network_with_its_masks(seen):
+    params = export(seen.ended.params)
+    assert 0 < float(seen.row["keep"]) < 1, "the test needs some, not all, weights pruned"
+    for name, (points, values) in REFERENCES.items():
+        error, values = by_hand(params, points) - values, np.asarray(values, np.float64)
+        expected = np.linalg.norm(error) / np.linalg.norm(values)
+        # float32 against float64
+        np.testing.assert_allclose(seen.row[f"{name}/relative_l2"], expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            seen.row[f"{name}/mean_absolute"], np.abs(error).mean(), rtol=1e-5
+        )
+    whole = by_hand(seen.ended.params.weights, REFERENCES["test"][0])
+    assert np.abs(whole - by_hand(params, REFERENCES["test"][0])).max() > 1e-3
+
+
+def test_residuals_are_those_of_the_network_with_its_masks(seen):
+    batch, found = jax.jit(seen.run.residuals)(seen.ended)
+    params = export(seen.ended.params)
+    field = field_of(NETWORK, ("x",), params["network"])
+    expected = jax.jit(lambda batch: PROBLEM.pointwise(field, {}, batch))(batch)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), found, expected)  # float32
+    ends = np.abs(by_hand(params, [[0.0]]) - 0.0)  # the condition on the left, u = 0
+    np.testing.assert_allclose(np.abs(*found["left"].values()), ends[:, 0], atol=1e-6)  # float32
+
+
+def test_the_best_is_chosen_by_validation_and_only_if_it_is_better(seen):
+    assert seen.after.best_score == seen.row["validation/relative_l2"]
+    assert seen.after.best_score != seen.row["test/relative_l2"]
+    assert seen.after.best_step == STEPS
+    jax.tree.map(np.testing.assert_array_equal, seen.after.best_params, seen.ended.params)
+    worse = seen.ended._replace(best_score=0.5 * seen.after.best_score)
+    kept, _ = seen.evaluate(worse, REFERENCES)
+    assert kept.best_score == worse.best_score and kept.best_step == 0
+    stopped = seen.ended._replace(healthy=jnp.array(False))
+    kept, _ = seen.evaluate(stopped, REFERENCES)
+    assert kept.best_step == 0 and kept.best_score == jnp.inf
+
+
+def test_without_a_reference_the_score_has_no_weights(seen):
+    state, row = seen.unreferenced
+    terms = [value for name, value in row.items() if name.startswith("term/")]
+    np.testing.assert_allclose(state.best_score, sum(terms), rtol=1e-6)  # float32 sums
+    weighted = row["loss/boundary"] + row["loss/residual"]
+    np.testing.assert_allclose(row["loss"], weighted, rtol=1e-6)
+    assert abs(row["loss"] - sum(terms)) > 1e-3
+
+
+def test_a_row_holds_the_rate_and_the_mean_thresholds(seen):
+    np.testing.assert_allclose(seen.row["learning_rate"], 1e-3 * 0.5**STEPS, rtol=1e-6)
+    for layer in ("Dense_0", "Dense_1"):
+        leaf = seen.ended.params.thresholds["network"]["params"][layer]["kernel"]
+        for k, name in enumerate(seen.run.objectives):
+            expected = np.asarray(leaf[k]).mean()
+            found = seen.row[f"threshold/{name}/{layer}/kernel"]
+            np.testing.assert_allclose(found, expected, rtol=1e-6)  # float32 sums
+
+
+def test_cosines_are_counted_from_row_to_row(seen):
+    sums, name = seen.ended.conflict, "boundary~residual"
+    assert sums.batches == STEPS == seen.row["batches"]
+    np.testing.assert_allclose(seen.row[f"cosine/{name}"], sums.cosines[0] / STEPS, rtol=1e-6)
+    np.testing.assert_allclose(seen.row[f"opposed/{name}"], sums.opposed[0] / STEPS, rtol=1e-6)
+    assert seen.after.conflict.batches == 0 and not seen.after.conflict.cosines.any()
+    assert seen.second["batches"] == 1  # nothing was trained: the row's own batch
+
+
+def test_a_gradient_of_zero_is_in_conflict_with_none():
+    """Here of a network of zeros, which solves the equation."""
+    config = TrainConfig(method="adam", points={"residual": 8})
+    problem = problems.get("poisson1d", frequency=0.0)  # solved by 0
+    run = _step.build(problem, NETWORK, config)
+    state = run.init(0)
+    state = run.advance(state._replace(params=jax.tree.map(jnp.zeros_like, state.params)), 1)
+    assert state.conflict.batches == 1
+    assert state.conflict.cosines[0] == 0 == state.conflict.opposed[0]
+
+
+def test_a_stopped_run_stays_as_it_is(seen):
+    stopped = seen.start._replace(healthy=jnp.array(False))
+    after = seen.advance(stopped, STEPS)
+    unchanged = after._replace(losses=stopped.losses)
+    jax.tree.map(np.testing.assert_array_equal, unchanged, stopped)
+
+
+@pytest.mark.parametrize(
+    ("losses", "update", "sound", "taken"),
+    [
+        ([1.0, 2.0], 3.0, True, True),
+        ([1.0, np.inf], 3.0, True, False),
+        ([np.nan, 2.0], 3.0, True, False),
+        ([1.0, 2.0], np.nan, True, False),
+        ([1.0, 2.0], 3.0, False, False),
+    ],
+)
+def test_a_step_is_taken_when_all_is_finite(seen, losses, update, sound, taken):
+    weights = {"a": jnp.ones(2), "b": jnp.ones(1)}
+    state = seen.new._replace(params=weights, opt_state=jnp.array(1.0))
+    updates = {"a": jnp.zeros(2), "b": jnp.full(1, update)}
+    after = _step._accept(state, jnp.array(losses), updates, jnp.array(2.0), jnp.array(sound))
+    assert (after.step, after.opt_state) == ((1, 2.0) if taken else (0, 1.0))
+    assert after.params["b"] == (1.0 + update if taken else 1.0) and after.healthy == taken
+    np.testing.assert_array_equal(after.losses, losses)  # those that broke say what did
+
+
+@pytest.mark.parametrize("granularity", ["layer", "unit"])
+def test_settings_of_modsync_reach_it(granularity):
+    config = TrainConfig(granularity=granularity, beta=0.7, sparsity_weight=3e-3, min_keep=0.2)
+    settings = _step._modsync_settings(config)
+    thresholds = {"a": jax.random.uniform(jax.random.key(0), (2, 1, 3))}
+    expected = sparsity.sparsity_loss(thresholds, beta=0.7, granularity=granularity)
+    assert settings["regularizer"](thresholds) == expected
+    others = [("layer", 0.7), ("unit", 0.7), (granularity, 0.3)]
+    values = {float(sparsity.sparsity_loss(thresholds, beta=b, granularity=g)) for g, b in others}
+    assert len(values) == 3
+    assert (settings["sparsity_weight"], settings["min_keep"]) == (3e-3, 0.2)
+
+
+def test_inputs_are_standardised_by_mean_and_deviation_of_the_box():
+    problem = problems.get("burgers")  # t in [0, 1], x in [-1, 1]; uniform on both
+    network = _step.network_of(problem, TrainConfig(standardize="yes"))
+    np.testing.assert_allclose(network.shift, [0.5, 0.0])
+    np.testing.assert_allclose(network.scale, np.array([1.0, 2.0]) / np.sqrt(12), rtol=1e-6)
+    network = _step.network_of(problem, TrainConfig(standardize="no"))
+    assert network.shift == () == network.scale
+
+
+def test_thresholds_can_be_one_for_all_objectives():
+    for shared, rows in ((False, 2), (True, 1)):
+        config = TrainConfig(method="modsync+dcgd", shared_threshold=shared)
+        state = jax.eval_shape(_step.build(PROBLEM, NETWORK, config).init, 0)
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(state.params.thresholds)} == {rows}
+
+
+def test_a_polish_has_points_of_its_own_that_stay(polish):
+    """Stream 3, whatever the step."""
+    twice = {"residual": 16, "left": 2, "right": 2}
+    assert set(map(str, polish.sampled)) == {str(((3,), twice))}
+
+
+def test_a_polish_moves_what_is_kept_and_leaves_what_is_pruned(seen, polish):
+    before, after = polish.before.params, polish.after.params
+    assert not any(leaf.any() for leaf in jax.tree.leaves([before.thresholds, after.thresholds]))
+    jax.tree.map(np.testing.assert_array_equal, before.weights, export(seen.ended.params))
+    pruned = 0
+    for one, other in zip(*map(jax.tree.leaves, (before.weights, after.weights)), strict=True):
+        np.testing.assert_array_equal(np.asarray(other)[np.asarray(one) == 0], 0)
+        pruned += np.sum(np.asarray(one) == 0)
+        assert np.all(np.asarray(other)[np.asarray(one) != 0] != np.asarray(one)[one != 0])
+    assert pruned >= 2, "the test needs pruned weights"
+    assert polish.after.step == STEPS + 3
+
+
+def test_the_losses_after_a_polish_are_those_of_its_points(seen, polish):
+    key = jax.random.fold_in(jax.random.key(SEED), 3)
+    batch = PROBLEM.sample(key, {"residual": 16, "left": 2, "right": 2})
+    plain = PROBLEM.objectives(
+        lambda p: (field_of(NETWORK, ("x",), p["network"]), {}), "grouped", CONFIG.loss_weights
+    )
+    for name, loss in zip(seen.run.objectives, polish.after.losses, strict=True):
+        expected = jax.jit(plain[name])(polish.after.params.weights, batch)
+        # two programs of float32 sums, of losses that the polish has made small
+        np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-6)
