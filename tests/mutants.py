@@ -31,7 +31,7 @@ class Mutant(NamedTuple):
       file: below `modsync_jax/`.
       old: text that is in the file once.
       new: what stands in its place.
-      tests: files or folders of tests, separated by blanks.
+      tests: files, folders or single tests (`file::test`), separated by blanks.
       survives: why no test can notice, or none needs to; empty for a mutant that must be killed.
     """
 
@@ -251,7 +251,8 @@ MUTANTS = [
         "tests/sweeps/test_halving.py",
         ("ranked[: math.ceil(len(ranked) / eta)]", "ranked[: len(ranked) // eta]"),
         ("statistics.fmean(logs)", "statistics.median_high(logs)"),
-        ("math.log(score) for score in known if score", "score for score in known if score"),
+        ("math.log(max(score, smallest)) for", "max(score, smallest) for"),
+        ("if score is not None]", "if score]"),
         ("if logs else math.inf", "if logs else 0.0"),
         ('if name != "seed"', ""),
         ("steps // eta // every * every", "steps // eta"),

@@ -8,6 +8,7 @@ Hyperparameter Optimization, AISTATS 2016).
 import json
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 
 from modsync_jax.sweeps._grid import Replica
@@ -62,7 +63,8 @@ def survivors(
 
     def mean(name: str) -> float:
         known = [scores[replica.name] for replica in members[name]]
-        logs = [math.log(score) for score in known if score]
+        smallest = sys.float_info.min  # the logarithm of an exact solution's 0 would be infinite
+        logs = [math.log(max(score, smallest)) for score in known if score is not None]
         return math.exp(statistics.fmean(logs)) if logs else math.inf
 
     ranked = sorted(members, key=mean)

@@ -45,6 +45,8 @@ def test_configurations_are_compared_by_the_geometric_mean_over_their_finite_see
     assert [(r.point["beta"], r.point["seed"]) for r in kept] == [
         (b, s) for b in (0.1, 0.2, 0.5) for s in (0, 1)
     ]
+    scores[found[8].name] = 0.0  # exact, and so better than all
+    assert {r.point["beta"] for r in _halving.survivors(found, scores, 5)} == {0.5}
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
