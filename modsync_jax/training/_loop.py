@@ -62,7 +62,7 @@ def solve(
 
     Returns:
       The solution with the best parameters: those with the lowest error on validation points, or
-      with the lowest loss if there is no reference.
+      with the lowest unweighted loss if there is no reference.
 
     Raises:
       ConfigError: on a setting that is not allowed.
