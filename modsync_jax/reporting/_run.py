@@ -158,7 +158,7 @@ def read(folder: str | os.PathLike) -> Run:
     return Run(
         config=json.loads((path / "config.json").read_text()),
         result=json.loads((path / "result.json").read_text()),
-        metrics=_columns(path / "metrics.csv"),
+        metrics=_completed(_columns(path / "metrics.csv")),
         solution=_arrays(path / "solution.npz"),
         layers=_arrays(path / "layers.npz") if (path / "layers.npz").exists() else {},
     )
@@ -197,6 +197,20 @@ def _columns(path: Path) -> dict[str, Column]:
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     return dict(zip(header, np.array(rows, np.float64).T, strict=True))
+
+
+def _completed(metrics: dict[str, Column]) -> dict[str, Column]:
+    """Fills what rows of format 1 lack in a run that went on: each is of one batch of its own."""
+    if "batches" not in metrics:
+        return metrics
+    older = np.isnan(metrics["batches"])
+    filled = {**metrics, "batches": np.where(older, 1.0, metrics["batches"])}
+    for name in metrics:
+        kind, _, pair = name.partition("/")
+        if kind == "opposed":
+            own = (metrics[f"cosine/{pair}"] < 0).astype(float)
+            filled[name] = np.where(older, own, metrics[name])
+    return filled
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -85,7 +85,7 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
 
     def mapped(block_points):
         def one(params, factor):
-            chosen = objectives("grouped", block_points, {"boundary": factor})
+            chosen = objectives("grouped", block_points, {"measured": factor})
             return gradients.value_and_objective_grads(chosen)(params, batch)
 
         return jax.jit(jax.vmap(one))(replicas, factors)

@@ -8,6 +8,7 @@ import pytest
 
 import modsync_jax
 from modsync_jax import training
+from modsync_jax.reporting import _run as reporting_run
 from modsync_jax.training import RunError, TrainConfig, read_config, read_metrics
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -47,6 +48,8 @@ def test_an_older_run_goes_on_and_its_new_columns_join_the_old_ones(run):
         assert np.isnan(row["term/left"])
     assert all(np.isfinite(row["term/left"]) for row in rows[3:])
     assert solution.result["steps"] == 40 and (run / "report.html").exists()
+    (conflict,) = reporting_run.read(run).conflicts().values()
+    assert conflict.batches == 3 + 20  # a batch for each older row, then those of all steps
     assert read_config(run)["format"] == training.FORMAT
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -279,11 +280,11 @@ def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
 def test_nan_at_the_start_names_the_equation_and_the_point_instead_of_a_smaller_rate():
     def residual(u, x):
         (u_x,) = partials(u, x, "x")
-        return {"flow": u_x + jnp.where(x > 2.9, jnp.nan, 0.0)}
+        return {"flow": u_x + jnp.where(x > 1.0, jnp.nan, 0.0)}
 
     with pytest.raises(NonFinite, match="step 0: loss 'residual' is nan") as said:
         modsync_jax.solve(poisson(residual=residual), steps=10, progress=False, **TINY)
-    assert "'flow' of residual is nan at x=2.9" in str(said.value)
+    assert re.search(r"'flow' of residual is nan at x=[12]\.\d", str(said.value))
     assert "see whether the equation or a condition can be computed there" in str(said.value)
     assert "learning_rate" not in str(said.value)
 
@@ -328,7 +329,7 @@ def test_a_run_from_before_there_were_coefficients_goes_on(tmp_path):
     settings = {"output_dir": run, "progress": False, "report": False, "steps": 5, **TINY}
     solution = modsync_jax.solve("poisson1d", "adam", **settings)
     config = json.loads((run / "config.json").read_text())
-    assert config.pop("coefficients") == {}
+    assert config.pop("coefficients") == {} and config.pop("format") == training.FORMAT
     (run / "config.json").write_text(json.dumps(config))
     assert training.read_config(run)["coefficients"] == {}
     again = modsync_jax.solve("poisson1d", "adam", resume=True, **settings)
@@ -350,7 +351,7 @@ def test_mistakes_leave_everything_as_it_was(tmp_path):
         assert "\n" not in str(info.value)
 
     fails(RunError, "exists and is not empty", steps=10)
-    fails(RunError, r"another configuration: steps=10 \(not 20\)", steps=20, resume=True)
+    fails(RunError, r"another configuration: width=8 \(not 9\)", steps=10, resume=True, width=9)
     fails(RunError, "holds no run", output_dir=tmp_path / "none", resume=True)
     fails(RunError, "Not a directory", output_dir=run / "config.json" / "x")
     fails(ConfigError, "did you mean 'burgers'", problem="burger")
