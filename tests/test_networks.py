@@ -284,6 +284,7 @@ def test_modsync_masks_kernels_and_nothing_else(x64, kind):
     assert owners == {f"params/Dense_{i}/kernel" for i in range(layers)}
 
 
+@pytest.mark.long
 @KINDS
 def test_random_frequencies_are_not_trained(kind):
     network = NETWORKS[kind](width=4, depth=1, fourier_features=6)

@@ -60,12 +60,14 @@ def test_class_with_losses_trains_and_its_embedding_has_no_thresholds():
             np.testing.assert_allclose(grads[leaf][k], expected[leaf], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_train_state():
     scope = run("Flax: `TrainState`", "flax")
     assert scope["train_state"].step == 1
     assert_one_step_of_adam(scope["train_state"].params["w"] - 1.0, scope["params"]["w"])
 
 
+@pytest.mark.long
 def test_nnx_and_its_optimiser():
     flax = pytest.importorskip("flax")
     if tuple(map(int, flax.__version__.split(".")[:2])) < (0, 11):
@@ -80,6 +82,7 @@ def test_nnx_and_its_optimiser():
     assert_one_step_of_adam(jax.tree.map(lambda a, b: a - b, after, before), before)
 
 
+@pytest.mark.long
 def test_equinox():
     scope = run("Equinox", "equinox")
     assert_one_step_of_adam(scope["updates"], scope["params"])
@@ -87,12 +90,14 @@ def test_equinox():
     assert shapes == [(2, 8, 1), (2, 8, 1), (2, 1, 1)]
 
 
+@pytest.mark.long
 def test_haiku():
     scope = run("Haiku", "haiku")
     assert_one_step_of_adam(scope["updates"], scope["params"])
     assert len(jax.tree.leaves(scope["pair"].thresholds)) == 2
 
 
+@pytest.mark.long
 def test_data_parallel_is_one_device_on_all_points():
     scope = run("Data parallel")
     tx, params, x = scope["tx"], scope["params"], scope["x"]
@@ -105,6 +110,7 @@ def test_data_parallel_is_one_device_on_all_points():
     np.testing.assert_allclose(scope["losses"], losses, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     scope = run("Gradient accumulation")
     whole = scope["microbatches"].reshape(-1, 3)
@@ -114,12 +120,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     np.testing.assert_allclose(scope["grads"]["w"], grads["w"], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_frozen_parameters_stay():
     scope = run("Frozen parameters")
     np.testing.assert_array_equal(scope["params"]["frozen"], jnp.ones(2))
     assert_one_step_of_adam(scope["updates"]["w"], scope["params"]["w"])
 
 
+@pytest.mark.long
 def test_jinns_trains_with_its_gradients_by_term():
     """`u' = -u, u(0) = 1`, by `jinns.solve`, against the same steps without jinns's optimiser."""
     jinns = pytest.importorskip("jinns")

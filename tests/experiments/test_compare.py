@@ -60,6 +60,7 @@ def test_finished_runs_are_not_run_again_and_a_lost_one_is(tmp_path):
     assert after == pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.long
 def test_mistakes_are_one_line(tmp_path):
     for flag, text in {
         "--methods=adam,lra+dcdg": "unknown part 'dcdg'; did you mean 'dcgd'?",
@@ -74,6 +75,7 @@ def test_mistakes_are_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_lists_are_printed_with_sources():
     process = program("train", "--list_methods", "--list_problems", "--platform=cpu")
     assert process.returncode == 0, process.stderr

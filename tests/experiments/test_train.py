@@ -45,6 +45,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
     output = [] if mistake == "--resume" else [f"--output_dir={tmp_path / 'x'}"]

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from modsync_jax import aggregators, balancing, optimizers, value_and_objective_grads
 from tests.balancing.test_battery import setting
 
 
+@pytest.mark.long
 def test_every_objective_has_an_optimiser_of_its_own(x64):
     params, objectives, _, _ = setting(3, np.float64)
     schedule = optax.exponential_decay(0.1, 1, 0.5)  # counts its steps

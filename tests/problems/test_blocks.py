@@ -63,6 +63,7 @@ def assert_close(got, want, tolerance):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.max(np.abs(b)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("grouping", "problem", "dtype", "tolerance"), CASES)
 def test_losses_and_gradients_do_not_depend_on_blocks(x64, grouping, problem, dtype, tolerance):
     objectives, params, batch = setting(problem, dtype)
@@ -93,6 +94,7 @@ def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
     assert_close(mapped(16), mapped(None), 1e-12)  # float64 sums of 40 terms
 
 
+@pytest.mark.long
 def test_masks_are_computed_outside_the_blocks():
     objectives, params, batch = setting(problems.get("burgers"), jnp.float32)
     residual = jax.grad(objectives("grouped", 16)["residual"])

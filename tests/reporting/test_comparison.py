@@ -57,6 +57,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path):
     target = 0.04
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=target)
@@ -82,6 +83,7 @@ def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path
         assert crossings[0] > 0
 
 
+@pytest.mark.long
 def test_curves_figures_and_page_are_written(two_methods, tmp_path):
     out = tmp_path / "out"
     reporting.write_comparison(two_methods, out, target=0.04)
@@ -102,6 +104,7 @@ def test_curves_figures_and_page_are_written(two_methods, tmp_path):
     assert 'class="winner"' not in page
 
 
+@pytest.mark.long
 def test_the_winner_is_marked_where_seeds_support_it(make_run, tmp_path):
     folders = {"adam": [], "dcgd": []}
     for seed, (method, found) in itertools.product(range(3), folders.items()):
@@ -118,6 +121,7 @@ def test_the_winner_is_marked_where_seeds_support_it(make_run, tmp_path):
     assert '<tr class="winner"><th>★ dcgd</th>' in page and page.count("★") == 1
 
 
+@pytest.mark.long
 def test_runs_without_a_score_are_ranked_by_their_selected_errors(two_methods, tmp_path):
     file = two_methods["dcgd"][0] / "result.json"
     old = json.loads(file.read_text())
@@ -130,6 +134,7 @@ def test_runs_without_a_score_are_ranked_by_their_selected_errors(two_methods, t
     assert "dcgd has the lowest relative L2 error of 2 methods" in page
 
 
+@pytest.mark.long
 def test_the_page_links_to_the_reports_that_exist(make_run, tmp_path):
     run = make_run(name="modsync+dcgd width=8")
     reporting.write_report(run)
@@ -141,6 +146,7 @@ def test_the_page_links_to_the_reports_that_exist(make_run, tmp_path):
     assert (tmp_path / "out" / unquote(links[0])).resolve() == run / "report.html"
 
 
+@pytest.mark.long
 def test_failed_runs_and_targets_out_of_reach_are_said(two_methods, tmp_path):
     (two_methods["adam"][1] / "result.json").unlink()
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=0.007)
@@ -154,6 +160,7 @@ def test_failed_runs_and_targets_out_of_reach_are_said(two_methods, tmp_path):
     assert "(1 of 2)" in reporting.as_text(rows, 0.015)[2][-1]
 
 
+@pytest.mark.long
 def test_without_a_reference_losses_are_compared_without_their_weights(make_run, tmp_path):
     tiny = {"loss": np.full(12, 1e-9)}  # the total loss of very small weights
     folders = {"dcgd": [make_run(reference=False)]}
@@ -169,6 +176,7 @@ def test_without_a_reference_losses_are_compared_without_their_weights(make_run,
     assert "unweighted loss" in page and "mean absolute" not in page
 
 
+@pytest.mark.long
 def test_runs_of_format_1_without_a_reference_have_their_total_loss(make_run, tmp_path):
     rows = reporting.write_comparison(
         {"dcgd": [make_run(reference=False, terms=())]}, tmp_path / "out", target=0.1
@@ -177,6 +185,7 @@ def test_runs_of_format_1_without_a_reference_have_their_total_loss(make_run, tm
     assert "total loss" in (tmp_path / "out" / "comparison.html").read_text()
 
 
+@pytest.mark.long
 def test_a_method_whose_runs_all_failed_comes_last(make_run, tmp_path):
     folders = {"adam": [tmp_path / "nothing"], "dcgd": [make_run()]}
     rows = reporting.write_comparison(folders, tmp_path / "out", target=0.1)
@@ -184,6 +193,7 @@ def test_a_method_whose_runs_all_failed_comes_last(make_run, tmp_path):
     assert reporting.as_text(rows, 0.1)[2][:4] == ["adam", "1, 1 failed", "–", "–"]
 
 
+@pytest.mark.long
 def test_nothing_to_compare_and_two_problems_are_errors(two_methods, make_run, tmp_path):
     with pytest.raises(ValueError, match="no run is finished"):
         reporting.write_comparison({"adam": [tmp_path]}, tmp_path, target=0.1)

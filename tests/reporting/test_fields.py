@@ -19,6 +19,7 @@ def _curves(axis):
     return {line.get_label(): line.get_xydata() for line in axis.get_lines()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", [("t", "x"), ("x", "y")])
 def test_heat_maps_put_each_value_at_its_point(make_run, coordinates):
     run = _run.read(make_run(coordinates=coordinates))
@@ -32,6 +33,7 @@ def test_heat_maps_put_each_value_at_its_point(make_run, coordinates):
     np.testing.assert_allclose(maps["u, absolute error"].get_array(), 0.5, atol=1e-12)
 
 
+@pytest.mark.long
 def test_prediction_and_reference_share_their_colours_and_the_error_has_its_own(make_run):
     maps = _meshes(_fields.solution(_run.read(make_run()).solution))
     assert maps["u, prediction"].get_clim() == maps["u, reference"].get_clim() == (0.0, 21.5)
@@ -39,6 +41,7 @@ def test_prediction_and_reference_share_their_colours_and_the_error_has_its_own(
     assert maps["u, absolute error"].get_cmap().name != maps["u, prediction"].get_cmap().name
 
 
+@pytest.mark.long
 def test_three_coordinates_are_slices_in_time_that_say_where(make_run):
     run = _run.read(make_run(coordinates=("t", "x", "y"), outputs=("u", "v")))
     maps = _meshes(_fields.solution(run.solution))
@@ -49,6 +52,7 @@ def test_three_coordinates_are_slices_in_time_that_say_where(make_run):
     np.testing.assert_allclose(last.get_array(), expected, atol=1e-12)  # float64 sums
 
 
+@pytest.mark.long
 def test_more_coordinates_are_held_in_the_middle():
     counts = (3, 5, 3, 3)
     axes = [np.linspace(0, 1, n) for n in counts]
@@ -65,6 +69,7 @@ def test_more_coordinates_are_held_in_the_middle():
     assert all((mesh.get_array() == 0.5).all() for mesh in maps.values())
 
 
+@pytest.mark.long
 def test_one_coordinate_is_drawn_as_curves(make_run):
     run = _run.read(make_run(coordinates=("x",), outputs=("u", "v")))
     axes = _fields.solution(run.solution).axes
@@ -74,6 +79,7 @@ def test_one_coordinate_is_drawn_as_curves(make_run):
     np.testing.assert_allclose(_curves(axes[2])["reference"], np.stack([x, x + 1], 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", [("x",), ("t", "x"), ("x", "y", "z")])
 def test_without_reference_and_residuals_only_predictions_are_drawn(make_run, coordinates):
     run = _run.read(make_run(coordinates=coordinates, reference=False, terms=()))
@@ -82,6 +88,7 @@ def test_without_reference_and_residuals_only_predictions_are_drawn(make_run, co
     assert not any(word in text for word in ("error", "reference", "residual"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", [("x",), ("t", "x"), ("x", "y", "z")])
 def test_without_reference_residuals_stand_where_the_error_would(make_run, coordinates):
     run = _run.read(make_run(coordinates=coordinates, reference=False))
@@ -90,6 +97,7 @@ def test_without_reference_residuals_stand_where_the_error_would(make_run, coord
     assert all(name in text for name in run.solution["equations"]) and "error" not in text
 
 
+@pytest.mark.long
 def test_residuals_are_signed_about_zero_and_spikes_do_not_hide_them(make_run):
     arrays = dict(_run.read(make_run()).solution)
     arrays["residuals"][0, 1] = 1e6
@@ -106,6 +114,7 @@ def test_residuals_are_signed_about_zero_and_spikes_do_not_hide_them(make_run):
     np.testing.assert_allclose(values, centres[..., 0] - 0.5, atol=1e-12)  # float64 sums
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("low", "high", "centred"), [(-1, 2, True), (-0.01, 2, False), (0.5, 2, False), (-2, -1, False)]
 )
@@ -118,6 +127,7 @@ def test_fields_of_both_signs_have_colours_centred_at_zero(make_run, low, high, 
     assert (mesh.get_cmap().name == "RdBu_r") == centred
 
 
+@pytest.mark.long
 def test_a_negative_error_does_not_make_a_positive_field_signed(make_run):
     arrays = dict(_run.read(make_run()).solution)
     true = np.linspace(0, 1, 63)[:, None]
@@ -126,6 +136,7 @@ def test_a_negative_error_does_not_make_a_positive_field_signed(make_run):
     assert mesh.get_clim() == (-0.5, 1.0) and mesh.get_cmap().name == "viridis"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("coordinates", "equal"), [(("x", "y"), True), (("t", "x"), False)])
 def test_lengths_have_equal_aspect_and_time_has_not(make_run, coordinates, equal):
     figure = _fields.solution(_run.read(make_run(coordinates=coordinates)).solution)
@@ -133,6 +144,7 @@ def test_lengths_have_equal_aspect_and_time_has_not(make_run, coordinates, equal
     assert panel.get_aspect() == (1.0 if equal else "auto")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", [("t", "x"), ("x", "t")])
 def test_slices_show_prediction_and_reference_at_some_times(make_run, coordinates):
     run = _run.read(make_run(coordinates=coordinates, outputs=("u", "v")))
@@ -150,6 +162,7 @@ def test_slices_show_prediction_and_reference_at_some_times(make_run, coordinate
         assert axis.get_xlabel() == "x"
 
 
+@pytest.mark.long
 def test_points_are_drawn_by_term(make_run):
     run = _run.read(make_run())
     curves = _curves(_fields.points(run.solution).axes[0])
@@ -157,6 +170,7 @@ def test_points_are_drawn_by_term(make_run):
     np.testing.assert_array_equal(curves["left (7)"], run.solution["points"][:7])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reference", [True, False])
 def test_solutions_side_by_side_share_their_scales(make_run, reference):
     solutions = {}
@@ -176,6 +190,7 @@ def test_solutions_side_by_side_share_their_scales(make_run, reference):
         np.testing.assert_allclose(maps[f"{below}, dcgd"].get_array(), size, atol=1e-12)
 
 
+@pytest.mark.long
 def test_solutions_of_one_coordinate_are_curves_side_by_side(make_run):
     solutions = {n: _run.read(make_run(name=n, coordinates=("x",))).solution for n in ("a", "b")}
     values, errors = _fields.side_by_side(solutions).axes
@@ -183,6 +198,7 @@ def test_solutions_of_one_coordinate_are_curves_side_by_side(make_run):
     assert errors.get_yscale() == "log"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("coordinates", [("x",), ("t", "x")])
 def test_values_that_are_not_finite_are_left_out(make_run, tmp_path, coordinates):
     arrays = dict(_run.read(make_run(coordinates=coordinates)).solution)
@@ -194,6 +210,7 @@ def test_values_that_are_not_finite_are_left_out(make_run, tmp_path, coordinates
         assert reporting.draw_solution(arrays, tmp_path / "figure").stat().st_size > 5000
 
 
+@pytest.mark.long
 def test_draw_solution_says_what_does_not_fit(make_run, tmp_path):
     arrays = dict(_run.read(make_run()).solution)
     with pytest.raises(ValueError, match=r"prediction has the shape \[63\].* need \[63, 1\]"):

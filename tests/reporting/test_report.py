@@ -95,6 +95,7 @@ def test_text_of_the_run_is_escaped(make_run):
     assert page.text.count(name) >= 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [
@@ -114,6 +115,7 @@ def test_runs_that_lack_something_are_reported_with_what_they_have(make_run, cas
     assert ("network=network" in page.text) == ("config" in case)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("error")
 def test_a_run_that_was_never_finite_is_reported(make_run):
     names = ["loss", "loss/residual", "grad_norm/residual", "cosine/boundary~residual"]
@@ -131,11 +133,13 @@ def test_runs_of_format_1_are_reported_without_what_they_lack(make_run):
     assert "validation error" not in page.cells
 
 
+@pytest.mark.long
 def test_a_median_of_fewer_than_ten_says_of_how_many(make_run):
     page = _write(make_run(rows=7))
     assert "median of last 7" in page.cells
 
 
+@pytest.mark.long
 def test_the_same_run_gives_the_same_bytes(make_run):
     folder = make_run(layers=0, rows=2)
     reporting.write_report(folder)

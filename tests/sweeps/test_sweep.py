@@ -157,6 +157,7 @@ def test_hyperparameters_of_a_method_are_a_traced_axis(tmp_path):
     assert rows[2]["final"] != rows[4]["final"]
 
 
+@pytest.mark.long
 def test_the_better_of_a_group_is_chosen_by_validation_not_by_test(tmp_path):
     """With a reference that is another function on the test grid than elsewhere."""
     calls = []
@@ -226,6 +227,7 @@ def test_a_network_too_large_for_a_device_is_one_line(tmp_path):
         swept(["adam"], {"seed": [0]}, tmp_path / "s", width=200_000, depth=3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

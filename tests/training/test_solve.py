@@ -99,6 +99,7 @@ def test_the_selected_network_has_the_error_that_the_result_states():
     assert off / np.linalg.norm(arrays["reference"]) == pytest.approx(stated, rel=1e-4)
 
 
+@pytest.mark.long
 def test_errors_are_those_of_what_the_problem_observes():
     """The reference is the slope, cos x, which the network does not return."""
 
@@ -134,6 +135,7 @@ def test_errors_are_those_of_what_the_problem_observes():
     assert relative == pytest.approx(stated, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_solution_is_a_field_also_when_it_is_loaded(tmp_path):
     solution = modsync_jax.solve(
         poisson(), steps=5, output_dir=tmp_path / "run", progress=False, report=False, **TINY
@@ -147,6 +149,7 @@ def test_a_solution_is_a_field_also_when_it_is_loaded(tmp_path):
         np.testing.assert_allclose(slope, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_without_a_reference_the_lowest_total_loss_is_selected():
     solution = modsync_jax.solve(poisson(reference=None), steps=45, progress=False, **TINY)
     losses = [row["loss"] for row in solution.metrics]
@@ -154,6 +157,7 @@ def test_without_a_reference_the_lowest_total_loss_is_selected():
     assert solution.result["selected_step"] == solution.metrics[int(np.argmin(losses))]["step"]
 
 
+@pytest.mark.long
 def test_every_condition_can_be_an_objective_of_its_own():
     solution = modsync_jax.solve(
         poisson(), "modsync+config", objectives="each", steps=10, progress=False, **TINY
@@ -164,6 +168,7 @@ def test_every_condition_can_be_an_objective_of_its_own():
     assert all(threshold.shape[0] == 3 for threshold in thresholds)
 
 
+@pytest.mark.long
 def test_one_threshold_can_be_shared():
     solution = modsync_jax.solve(
         poisson(), "modsync+dcgd", shared_threshold=True, steps=10, progress=False, **TINY
@@ -214,6 +219,7 @@ def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
     assert rows[100]["loss"] < 0.5 * rows[60]["loss"]
 
 
+@pytest.mark.long
 def test_a_network_of_the_user_s_own(tmp_path):
     class Wide(nn.Module):
         @nn.compact
@@ -231,6 +237,7 @@ def test_a_network_of_the_user_s_own(tmp_path):
         modsync_jax.load(run)
 
 
+@pytest.mark.long
 def test_float64_runs_in_float64(x64):
     solution = modsync_jax.solve(poisson(), dtype="float64", steps=10, progress=False, **TINY)
     assert {leaf.dtype for leaf in jax.tree.leaves(solution.trained)} == {np.dtype("float64")}
@@ -241,6 +248,7 @@ def test_float64_without_64_bit_types_says_what_to_do():
         modsync_jax.solve(poisson(), dtype="float64", steps=10, progress=False, **TINY)
 
 
+@pytest.mark.long
 def test_seeds_differ_and_repeat():
     def run(seed):
         return flat(
@@ -251,6 +259,7 @@ def test_seeds_differ_and_repeat():
     assert np.abs(run(0) - run(1)).max() > 1e-3
 
 
+@pytest.mark.long
 def test_fixed_loss_weights_scale_their_objective():
     def first(**weights):
         return modsync_jax.solve(
@@ -289,6 +298,7 @@ def test_nan_at_the_start_names_the_equation_and_the_point_instead_of_a_smaller_
     assert "learning_rate" not in str(said.value)
 
 
+@pytest.mark.long
 def test_a_non_finite_gradient_of_finite_losses_is_caught_too():
     def residual(u, x):
         return {"pde": jnp.sqrt(jnp.abs(0.0 * u(x)))}  # 0, with the derivative 0 · inf
@@ -324,6 +334,7 @@ def test_coefficients_are_part_of_a_run(tmp_path):
     assert again.result == solution.result
 
 
+@pytest.mark.long
 def test_a_run_from_before_there_were_coefficients_goes_on(tmp_path):
     run = tmp_path / "run"
     settings = {"output_dir": run, "progress": False, "report": False, "steps": 5, **TINY}
@@ -340,6 +351,7 @@ def test_a_run_from_before_there_were_coefficients_goes_on(tmp_path):
         )
 
 
+@pytest.mark.long
 def test_mistakes_leave_everything_as_it_was(tmp_path):
     run = tmp_path / "run"
     modsync_jax.solve(poisson(), steps=10, output_dir=run, progress=False, **TINY)
@@ -363,6 +375,7 @@ def test_mistakes_leave_everything_as_it_was(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.long
 def test_a_network_is_evaluated_in_full_float32_on_every_platform():
     """Against NumPy in float64: TF32 products would be off by 1e-3, float32 ones are by 1e-6."""
     solution = modsync_jax.solve(
@@ -416,6 +429,7 @@ def test_a_polish_can_be_longer_but_no_step_comes_before_it(tmp_path):
         modsync_jax.solve(poisson(), "dcgd", polish_steps=20, resume=True, **run)
 
 
+@pytest.mark.long
 def test_a_schedule_that_depends_on_the_length_says_what_happens(tmp_path, capsys):
     run = {**TINY, "output_dir": tmp_path / "run", "schedule": "cosine", "progress": False}
     modsync_jax.solve(poisson(), "dcgd", steps=10, report=False, **run)
@@ -424,6 +438,7 @@ def test_a_schedule_that_depends_on_the_length_says_what_happens(tmp_path, capsy
     assert "now ends at step 20, not 10: the rate rises again" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_transformations_may_be_objects(tmp_path):
     settings = {**TINY, "steps": 20, "learning_rate": 2e-3, "progress": False, "report": False}
     named = modsync_jax.solve(poisson(), "norm+cagrad(c=0.3)", optimizer="sgd", **settings)
@@ -494,6 +509,7 @@ def test_a_report_that_can_not_be_written_is_one_line_and_the_run_is_kept(tmp_pa
     )
 
 
+@pytest.mark.long
 def test_a_relu_network_is_a_warning(capsys):
     modsync_jax.solve(poisson(), "adam", steps=5, activation="relu", progress=False, **TINY)
     assert "a relu network has no second derivatives" in capsys.readouterr().err

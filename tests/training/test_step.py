@@ -25,6 +25,7 @@ def loss_weights(state):
     return optax.tree_utils.tree_get(state.opt_state, "loss_weights")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method", ["m-config", "multi-adam", "relobralo+pcgrad", "modsync+gradnorm+ntk+grad-drop"]
 )
@@ -65,6 +66,7 @@ def test_m_config_takes_the_objectives_in_turn():
     assert np.all(state.losses > 0)
 
 
+@pytest.mark.long
 def test_tangent_kernels_are_those_of_the_weights_alone():
     """Thresholds of zero mask nothing: ModSync's loss weights are those of the plain network."""
     plain, masked = program("ntk+dcgd"), program("modsync+ntk+dcgd", structural_gradient=False)
@@ -85,6 +87,7 @@ def test_our_networks_take_jets_and_others_are_differentiated():
         assert field_of(network, ("t", "x"), variables).takes_jets is takes_jets
 
 
+@pytest.mark.long
 def test_a_step_of_a_million_points_fits_into_little_memory():
     config = TrainConfig(method="modsync+dcgd", points={"residual": 1_000_000})
     run = _step.build(PROBLEM, _step.network_of(PROBLEM, config), config)
@@ -94,6 +97,7 @@ def test_a_step_of_a_million_points_fits_into_little_memory():
     assert compiled.memory_analysis().temp_size_in_bytes < 0.5e9
 
 
+@pytest.mark.long
 def test_chunks_of_points_change_rounding_only():
     states = [program("modsync+dcgd", block_points=n) for n in (0, 12)]
     plain, chunked = (run.advance(run.init(0), 3).params for run in states)
@@ -141,6 +145,7 @@ def test_a_second_moment_at_infinity_stops_a_run():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_the_sampler_of_a_problem_is_used_unless_another_is_asked_for():
     """Burgers' is Latin hypercube sampling: one point in every interval of each axis."""
     config = TrainConfig(method="adam")
@@ -152,6 +157,7 @@ def test_the_sampler_of_a_problem_is_used_unless_another_is_asked_for():
         assert all(len(set(column)) == 64 for column in cells.T) is latin
 
 
+@pytest.mark.long
 def test_a_polish_step_that_is_not_finite_blames_the_objective_that_is_not():
     config = TrainConfig(method="dcgd", polish_steps=2, **SMALL)
     run = _step.build(problems.get("heat"), networks.MLP(width=6, depth=1), config)
@@ -164,6 +170,7 @@ def test_a_polish_step_that_is_not_finite_blames_the_objective_that_is_not():
     assert not np.isfinite(losses[0]) and np.isfinite(losses[1])
 
 
+@pytest.mark.long
 def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
     run = program("adam")
     state = run.init(0)

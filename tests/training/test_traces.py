@@ -13,6 +13,7 @@ from modsync_jax.training._solution import field_of
 POINTS = {"residual": 24, "initial": 6, "left": 5, "right": 7}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grouping", ["grouped", "each"])
 @pytest.mark.parametrize("method", ["ntk", "modsync+ntk+adam"])
 def test_loss_weights_of_ntk_are_those_of_the_dense_kernels(x64, method, grouping):
