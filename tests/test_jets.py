@@ -46,6 +46,7 @@ def assert_equal(carried, nested):
     np.testing.assert_allclose(carried, nested, rtol=0, atol=1e-12 * np.abs(nested).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_a_network_carries_what_forward_mode_computes(x64, activation, scaled):

@@ -44,6 +44,7 @@ def test_every_recipe_has_a_test():
         assert f'"{heading}"' in source, heading
 
 
+@pytest.mark.long
 def test_class_with_losses_trains_and_its_embedding_has_no_thresholds():
     scope = run("A class with `u_net`, `r_net` and `losses`")
     assert scope["losses"].shape == (2,)

@@ -674,6 +674,7 @@ def test_bfloat16_leaves_keep_their_type_and_lose_only_the_last_rounding(name):
         np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2.0**-8, atol=1e-6)
 
 
+@pytest.mark.long
 @each_name
 def test_jit_vmap_and_scan_agree_with_a_plain_call(name):
     tx = MAKE[name]()

@@ -76,6 +76,7 @@ def test_weights_of_mgda_are_never_negative_where_a_face_ends(x64):
     np.testing.assert_allclose(w[:, 0], 1.0, rtol=1e-13)  # eps over h^2 = 0.01
 
 
+@pytest.mark.long
 @each
 @every_count
 def test_duality_gap_of_mgda(x64, count, dtype):
@@ -107,6 +108,7 @@ def test_duality_gap_of_dual_proj(x64, count, dtype):
     assert (v > 1 / count + 0.01).any()  # the constraints were felt
 
 
+@pytest.mark.long
 @each
 @every_count
 @pytest.mark.parametrize("c", [0.1, 0.5, 2.0])

@@ -384,6 +384,7 @@ def test_every_method_chains_and_works_under_modsync(name):
     assert_same(got.weights, expected)
 
 
+@pytest.mark.long
 @each_name
 @pytest.mark.parametrize("what", ["zero gradients", "zero losses", "one objective"])
 def test_degenerate_inputs_give_finite_weights(name, what):

@@ -39,6 +39,7 @@ def algorithm_1(gradients, order, count):
     return np.array(updates)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", [[0, 1, 2] * 8, [2, 2, 0, 2, 0, 1, 1, 0, 2, 1, 1, 1, 0]])
 def test_follows_the_papers_algorithm(x64, order):
     rng = np.random.default_rng(5)
@@ -62,6 +63,7 @@ def test_follows_the_papers_algorithm(x64, order):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.long
 def test_with_one_objective_is_adam():
     rng = np.random.default_rng(1)
     params = jnp.zeros(5)

@@ -96,6 +96,7 @@ def test_the_running_mean_weighs_rows_by_their_batches_and_leaves_out_what_is_no
     assert np.isnan(_history.running_mean(np.full(4, np.nan))).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("terms", [("residual", "left"), ()])
 def test_cosines_are_dots_with_a_running_mean_and_the_share_opposed(make_run, terms):
     run = _run.read(make_run(terms=terms))
@@ -121,6 +122,7 @@ def test_threshold_curves_end_where_the_polish_starts(make_run):
     assert "L-BFGS polish" in [text.get_text() for text in keep.texts]
 
 
+@pytest.mark.long
 def test_many_objectives_are_a_matrix_of_mean_cosines(make_run):
     columns = {f"cosine/{a}~d": np.full(12, 0.1 * k) for k, a in enumerate("abc", 1)}
     columns["opposed/b~c"] = np.where(np.arange(12) < 6, 1.0, 0.0)
@@ -155,6 +157,7 @@ def test_one_objective_has_gradient_norms_and_no_cosines(make_run):
     assert len(_history.cosine(_run.read(make_run(objectives=("residual",)))).axes) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["history", "cosine", "sparsity"])
 def test_legends_cover_neither_curves_nor_each_other(make_run, name):
     run = _run.read(make_run(objectives=("a", "b", "c", "d_with_a_long_name"), layers=17))

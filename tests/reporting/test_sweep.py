@@ -99,6 +99,7 @@ def test_configurations_are_ranked_by_geometric_means_of_scores_over_seeds(folde
     assert first[:3] == (["adam", "8", "2, 1 not finite"] if scored else ["dcgd", "64", "2"])
 
 
+@pytest.mark.long
 def test_the_page_names_the_lowest_score_and_shows_every_axis(folder):
     page = reporting.write_sweep(folder).read_text()
     assert "burgers: adam width=8 has the lowest validation error of 4 configurations" in page
@@ -110,6 +111,7 @@ def test_the_page_names_the_lowest_score_and_shows_every_axis(folder):
     assert not (folder / "figures" / "selected-seed.png").exists()
 
 
+@pytest.mark.long
 def test_any_column_is_drawn_against_any_axis(folder):
     assert reporting.draw_axis(folder, "method", "final").name == "final-method.png"
     with pytest.raises(ValueError, match=r"no column 'depth' .*known: method, width, seed\)"):
@@ -160,6 +162,7 @@ def test_the_best_is_marked_and_compared_only_with_those_that_came_as_far(folder
     assert "3 of them stopped early" in page
 
 
+@pytest.mark.long
 def test_without_a_reference_networks_are_ranked_by_their_unweighted_loss(folder):
     rows = [
         {
@@ -196,6 +199,7 @@ def test_an_axis_of_one_method_is_no_value_of_the_others(folder):
     assert {line.get_label() for line in lines if line.get_linestyle() == "-"} == {"dcgd"}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("error")
 def test_a_sweep_in_which_every_network_failed_is_said_to_have(folder):
     write(folder, [{**row, "status": "not finite"} for row in read(folder)])

@@ -127,6 +127,7 @@ def breaking():
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp_path):
     settings = {**SHORT, "steps": 400, "checkpoint_every": 100, "width": 8, "export": "all"}
     del settings["points"]

@@ -59,6 +59,7 @@ def test_a_checkpoint_is_read_into_longer_and_shorter_arrays(tmp_path):
         folder.restore(1, State(jnp.zeros((4, 2))))
 
 
+@pytest.mark.long
 def test_an_older_network_is_never_loaded_in_silence(tmp_path):
     run = tmp_path / "run"
     modsync_jax.solve("poisson1d", "adam", output_dir=run, **RUN)
@@ -84,6 +85,7 @@ def test_lost_checkpoints_are_not_a_new_start(tmp_path):
     assert read_metrics(run) == rows
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_before_its_first_checkpoint_says_that_it_starts(tmp_path, capsys):
     RunFolder(tmp_path / "run", {}, resume=False).write("metrics.csv", {})
     modsync_jax.solve("poisson1d", "adam", output_dir=tmp_path / "x", **RUN)
@@ -93,6 +95,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_says_that_it_starts(
     assert "no checkpoint was saved yet; starting at step 0" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_damaged_checksums_are_one_line(tmp_path):
     run = tmp_path / "run"
     modsync_jax.solve("poisson1d", "adam", output_dir=run, **RUN)

@@ -35,6 +35,7 @@ def test_an_older_run_is_loaded_and_has_the_error_that_its_result_states(run):
     assert len(solution.metrics) == 3
 
 
+@pytest.mark.long
 def test_an_older_run_goes_on_and_its_new_columns_join_the_old_ones(run):
     before = read_metrics(run)
     assert "term/left" not in before[0] and "objectives" in read_config(run)
@@ -60,6 +61,7 @@ def test_an_older_run_of_modsync_is_loaded(tmp_path):
     assert solution.trained.thresholds["network"]["params"]["Dense_0"]["kernel"].shape == (2, 1, 4)
 
 
+@pytest.mark.long
 def test_an_older_run_of_modsync_does_not_go_on_with_another_state(tmp_path):
     run = shutil.copytree(FIXTURES / "format-1-modsync", tmp_path / "run")
     with pytest.raises(RunError, match="has not the arrays that this program"):

@@ -90,6 +90,7 @@ def test_a_run_is_a_folder_that_agrees_with_what_solve_returned(tmp_path):
     np.testing.assert_allclose(grid["prediction"], solution(grid["points"]), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_the_selected_network_has_the_error_that_the_result_states():
     solution = modsync_jax.solve(poisson(), steps=45, progress=False, **TINY)
     arrays = training.on_grid(poisson(), solution)
@@ -498,6 +499,7 @@ def test_cosines_are_means_over_the_training_batches_since_the_row_before():
     assert 0 < np.mean(np.array(cosines) < 0) < 1 or np.std(cosines) > 1e-3
 
 
+@pytest.mark.long
 def test_a_report_that_can_not_be_written_is_one_line_and_the_run_is_kept(tmp_path):
     run = {**TINY, "output_dir": tmp_path / "run", "steps": 10, "progress": False}
     solution = modsync_jax.solve(poisson(), "adam", report=False, **run)
