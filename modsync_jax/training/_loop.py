@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,9 +73,10 @@ def solve(
     """
     spec = problem if isinstance(problem, str) else problem.name
     own = None if isinstance(network, str) else network
-    given = {"method": method, "optimizer": optimizer, "network": network, **settings}
-    objects = {k: given.pop(k) for k, v in [*given.items()] if k in _OBJECTS and not _is_name(v)}
-    config = TrainConfig.from_settings(given).with_numbers(_transformations(objects))
+    given = {"method": method, "optimizer": optimizer, "network": network}
+    named = {name: value for name, value in given.items() if isinstance(value, str)}
+    config = TrainConfig.from_settings({**named, **settings})
+    config = config.with_numbers(_transformations(method=method, optimizer=optimizer))
     problem, config = problem_of(problem, config)
     check_fits(problem, config)
     built = _step.network_of(problem, config)
@@ -98,27 +100,17 @@ def solve(
     return solution
 
 
-_OBJECTS = ("method", "optimizer", "network")  # settings that may be objects instead of names
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _transformations(objects: Mapping[str, Any]) -> dict[str, Any]:
+def _transformations(**given: Any) -> dict[str, Any]:
     """Returns the settings for a method and an optimiser that are given as transformations."""
-    made: dict[str, Any] = {}
-    for name in ("method", "optimizer"):
-        if name not in objects:
-            continue
-        if not isinstance(objects[name], optax.GradientTransformation):
+    objects = {name: value for name, value in given.items() if not isinstance(value, str)}
+    for name, value in objects.items():
+        if not isinstance(value, optax.GradientTransformation):
             raise ConfigError(
-                f"{name} is of type {type(objects[name]).__name__}; it must be a name or an optax "
+                f"{name} is of type {type(value).__name__}; it must be a name or an optax "
                 "transformation"
             )
-        own = objects[name]
-        made[name] = methods.Method({}, own) if name == "method" else _optimizers.Own(own)
-    return made
+    wrap: dict[str, Any] = {"method": partial(methods.Method, {}), "optimizer": _optimizers.Own}
+    return {name: wrap[name](value) for name, value in objects.items()}
 
 
 def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: bool) -> RunFolder:
