@@ -44,7 +44,7 @@ Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
 def wide() -> Study:
     size = {"width": 128, "depth": 5, "steps": 12_000}
     methods: Settings = {
-        name: {"method": name} for name in ("adam", "dcgd", "dcgd-proj", "modsync+dcgd")
+        name: {"method": name} for name in ("sum", "dcgd", "dcgd-proj", "modsync+dcgd")
     }
     methods["modsync+dcgd min_keep=0.5"] = {"method": "modsync+dcgd", "min_keep": 0.5}
     return [("burgers", label, size | method) for label, method in methods.items()]
@@ -56,16 +56,16 @@ def published() -> Study:
     return [
         (problem, method, {**size, **schedule, "method": method})
         for problem, schedule in schedules.items()
-        for method in ("adam", "dcgd")
+        for method in ("sum", "dcgd")
     ]
 
 
 def pathologies() -> Study:
     size = {"width": 50, "depth": 4, "steps": 40_000, "standardize": "yes", **EXPONENTIAL}
     models = {
-        "M1": {"method": "adam"},
+        "M1": {"method": "sum"},
         "M2": {"method": "lra"},
-        "M3": {"method": "adam", "network": "modified-mlp"},
+        "M3": {"method": "sum", "network": "modified-mlp"},
         "M4": {"method": "lra", "network": "modified-mlp"},
     }
     points = {"residual": 128}
@@ -103,7 +103,7 @@ def causes() -> Study:
 def battery() -> Study:
     """Every problem with its defaults and one small network, as a guide for the reader."""
     size = {"width": 50, "depth": 4, "steps": 10_000, **EXPONENTIAL}
-    methods = ("adam", "lra", "dcgd")
+    methods = ("sum", "lra", "dcgd")
     return [(p, name, {"method": name, **size}) for p in problems.names() for name in methods]
 
 

@@ -31,11 +31,11 @@ def norms(multiple: int) -> np.ndarray:
     """Gradient norms `[seeds, before and after, boundary and residual]`."""
     problem = poisson1d.problem(frequency=multiple * math.pi)
     network = networks.MLP(width=50, depth=5)
-    program = _step.build(problem, network, TrainConfig(method="adam", width=50, depth=5))
+    program = _step.build(problem, network, TrainConfig(method="sum", width=50, depth=5))
     found = []
     for seed in range(SEEDS):
         state, before = program.evaluate(program.init(seed), {})
-        _, after = program.evaluate(program.advance(state, STEPS), {})
+        _, after = program.evaluate(program.advance(state, 0, STEPS), {})
         names = ("grad_norm/boundary", "grad_norm/residual")
         found.append([[float(row[name]) for name in names] for row in (before, after)])
     return np.array(found)

@@ -30,7 +30,7 @@ from modsync_jax.networks import MLP
 
 RESULTS = Path(__file__).parent / "results"
 RESIDUAL, INITIAL = 1260, 126
-METHODS = ("adam", "dcgd", "config", "cagrad", "modsync+dcgd")
+METHODS = ("sum", "dcgd", "config", "cagrad", "modsync+dcgd")
 
 PyTree = Any
 

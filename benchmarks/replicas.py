@@ -60,7 +60,7 @@ def serve(mode: str, count: int) -> None:
         state, chunk = trainer.start(), next(_schedule.chunks(config))
 
     def advance(state: Any) -> Any:
-        return program.advance(state, steps) if mode == ALONE else trainer.run(state, chunk)
+        return program.advance(state, 0, steps) if mode == ALONE else trainer.run(state, chunk)
 
     with jax.default_matmul_precision("highest"):
         state = jax.block_until_ready(advance(state))

@@ -15,7 +15,7 @@ A second study, `pathologies`, times Wang et al.'s models on Helmholtz 2D (4×50
 points a term): learning-rate annealing against Adam on the same network, M4 against M3.
 
 Usage: python -m benchmarks.step_time [--study=burgers] [--sizes=3x50,5x128,5x512]
-           [--methods=adam,dcgd,...] [--rounds=31] [--no-torch]
+           [--methods=sum,dcgd,...] [--rounds=31] [--no-torch]
 Adam is always among the methods. The table is printed and written to
 benchmarks/results/step_time_<study>_<platform>.json.
 """
@@ -45,7 +45,7 @@ RESIDUAL, INITIAL, SIDE = 1280, 42, 42
 NU = 0.01 / math.pi
 
 METHODS = [name for name, part in methods.PARTS.items() if part.kind != "mask"]
-METHODS += [f"modsync+{base}" for base in ("adam", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
+METHODS += [f"modsync+{base}" for base in ("sum", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
 
 Run = Callable[[int], None]  # runs this many steps and waits for them
 
@@ -66,7 +66,7 @@ STUDIES = {
         "helmholtz2d",
         {"network": "modified-mlp", "standardize": "yes", "points": {"residual": 128}},
         "4x50",
-        "adam,lra,dcgd,lra+dcgd",
+        "sum,lra,dcgd,lra+dcgd",
         peers=False,
     ),
 }
@@ -78,12 +78,12 @@ def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
     state = program.init(0)
     start = time.perf_counter()
     advance: Any = program.advance
-    advance.lower(state, 1).compile()
+    advance.lower(state, 0, 1).compile()
     seconds = time.perf_counter() - start
     holder = [state]
 
     def run(steps: int) -> None:
-        holder[0] = jax.block_until_ready(program.advance(holder[0], steps))
+        holder[0] = jax.block_until_ready(program.advance(holder[0], 0, steps))
 
     return run, seconds
 
@@ -297,7 +297,7 @@ def measure(
     times = seconds_per_step(runs, rounds)
     rows = []
     for name in runs:
-        ratio = interval([t / a for t, a in zip(times[name], times["adam"], strict=True)])
+        ratio = interval([t / a for t, a in zip(times[name], times["sum"], strict=True)])
         median = statistics.median(times[name])
         row = {"size": f"{depth}x{width}", "method": name, "milliseconds": 1e3 * median}
         row |= {"over_adam": ratio[0], "over_adam_95": ratio[1:], "compile_s": compiled.get(name)}
@@ -321,7 +321,7 @@ def main() -> None:
     args = parser.parse_args()
 
     study = STUDIES[args.study]
-    chosen = list(dict.fromkeys(["adam", *(args.methods or study.methods).split(",")]))
+    chosen = list(dict.fromkeys(["sum", *(args.methods or study.methods).split(",")]))
     with_torch = study.peers and not args.no_torch
     rows = []
     facts = machine.describe() | {"gemm_before": gemm_rate()}

@@ -1,6 +1,6 @@
 """Trains several methods on one problem, a network for each method and seed, and compares them.
 
-python -m experiments.compare --problem=helmholtz2d --methods=adam,lra,dcgd,modsync+dcgd
+python -m experiments.compare --problem=helmholtz2d --methods=sum,lra,dcgd,modsync+dcgd
 
 This is a sweep over methods and seeds with a folder for each run. It writes `comparison.html`: a
 table, and the error against steps and time (figures as PNG and PDF, numbers as CSV). Finished runs
@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from modsync_jax import reporting, sweeps
-from modsync_jax.training import ConfigError
+from modsync_jax.training import ConfigError, TrainConfig
 
 from . import _program
 
@@ -25,7 +25,7 @@ _program.define_lists()
 _PROBLEM = flags.DEFINE_string(
     "problem", "burgers", "a problem's name, or file.py:name of your own"
 )
-_METHODS = flags.DEFINE_list("methods", ["adam", "lra", "dcgd"], "methods, joined by ','")
+_METHODS = flags.DEFINE_list("methods", ["sum", "lra", "dcgd"], "methods, joined by ','")
 _SEEDS = flags.DEFINE_string("seeds", "0,1,2", "seeds of each method's runs: 0,1,2 or 0..31")
 _TARGET = flags.DEFINE_float(
     "target", 0.01, "error (loss without a reference) to measure the time to", lower_bound=0.0
@@ -44,7 +44,7 @@ def main() -> None:
     grid = sweeps.parse(f"seed={_SEEDS.value}")
     sweeps.check(methods, grid, shared)  # before JAX starts
     folder = Path(_OUTPUT.value or f"runs/compare-{problem.rpartition(':')[2]}")
-    _program.prepare_device(shared["dtype"], replicas=True)
+    _program.prepare_device(TrainConfig(**shared).widest_dtype, replicas=True)
 
     rows = sweeps.sweep(
         problem,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from modsync_jax.training import ConfigError, read_config
+from modsync_jax.training import ConfigError, TrainConfig, read_config
 
 from . import _program
 
@@ -34,7 +34,8 @@ def main() -> None:
         raise ConfigError("--run is missing; name the folder of a run")
     config = read_config(_RUN.value)
     counts = _counts(config["coordinates"])
-    _program.prepare_device(config["dtype"])
+    trained = TrainConfig.from_stored(config)
+    _program.prepare_device(trained.widest_dtype)
 
     import modsync_jax
     from modsync_jax import problems, reporting, training
@@ -51,7 +52,7 @@ def main() -> None:
         if warning.category is UserWarning:
             _program.say(str(warning.message))
     if not solution.result:
-        total = config["steps"] + config["polish_steps"]
+        total = trained.total_steps
         step = solution.metrics[-1]["step"] if solution.metrics else 0
         done = f"its best parameters until step {step:.0f} of {total}"
         _program.say(f"the run is not finished: these are {done}")

@@ -17,24 +17,23 @@ from . import _program
 
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/burgers", "folder of the runs")
 _STEPS = flags.DEFINE_integer("steps", 4_000, "optimisation steps of each run")
-_POLISH = flags.DEFINE_integer("polish_steps", 3_000, "L-BFGS iterations after them")
+_THEN = flags.DEFINE_string("then", "lbfgs(points=4):3000", "the phases after them")
 _program.define_device()
 flags.adopt_module_key_flags(_program)
 
-METHODS = ("adam", "dcgd", "modsync+dcgd")
+METHODS = ("sum", "dcgd", "modsync+dcgd")
 SETTINGS: dict[str, Any] = {
     "width": 32,
     "depth": 5,
     "learning_rate": 2e-3,
     "schedule": "cosine",
-    "polish_points": 4,
     "min_keep": 0.5,
 }
 
 
 def main() -> None:
     """Trains the three methods and prints the table."""
-    settings = {**SETTINGS, "steps": _STEPS.value, "polish_steps": _POLISH.value}
+    settings = {**SETTINGS, "steps": _STEPS.value, "then": _THEN.value}
     TrainConfig.from_settings(settings)  # checked before JAX starts
     _program.prepare_device("float32")
 

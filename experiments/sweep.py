@@ -12,6 +12,7 @@ import os
 from absl import flags
 
 from modsync_jax import reporting, sweeps
+from modsync_jax.training import TrainConfig
 
 from . import _program
 
@@ -46,7 +47,8 @@ def main() -> None:
     settings = {k: v for k, v in settings.items() if k not in grid or k in given}
     sweeps.check(_METHODS.value, grid, settings)  # before JAX starts
     folder = _OUTPUT.value or f"sweeps/{problem.rpartition(':')[2]}"
-    _program.prepare_device(settings.get("dtype", "float32"), replicas=True)
+    fixed = TrainConfig.from_settings({k: v for k, v in settings.items() if k not in grid})
+    _program.prepare_device(fixed.widest_dtype, replicas=True)
 
     rows = sweeps.sweep(
         problem,

@@ -24,6 +24,9 @@ _PROBLEM = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output_dir", "", "folder of the run; runs/<problem>-<method>-<seed> if not given"
 )
+_INIT = flags.DEFINE_string(
+    "init", "", "folder of a run whose network to start from; a wider MLP is possible"
+)
 _RESUME = flags.DEFINE_bool("resume", False, "continue the run in output_dir, with its settings")
 flags.adopt_module_key_flags(_program)
 
@@ -48,12 +51,16 @@ def main() -> None:
         problem = os.path.abspath(problem)
     config = TrainConfig.from_settings(settings)  # checked before JAX starts
     folder = folder or f"runs/{problem.rpartition(':')[2]}-{config.method}-{config.seed}"
-    _program.prepare_device(config.dtype)
+    _program.prepare_device(config.widest_dtype)
 
     import modsync_jax
 
     solution = modsync_jax.solve(
-        problem, output_dir=folder, resume=_RESUME.value, **dataclasses.asdict(config)
+        problem,
+        init=_INIT.value or None,
+        output_dir=folder,
+        resume=_RESUME.value,
+        **dataclasses.asdict(config),
     )
     errors = solution.result["errors"]
     outcome = (

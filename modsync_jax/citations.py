@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modsync_jax import methods, problems
-from modsync_jax._names import unknown
+from modsync_jax._names import lookup, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Entry:
         who = ", ".join(names[:-1]) + " & " * (len(names) > 1) + names[-1]
         if len(names) > 3:
             who = f"{names[0]} et al."
-        for braced, plain in (("{\\'e}", "é"), ("{", ""), ("}", "")):
+        for braced, plain in (("{\\'e}", "é"), ("{\\'a}", "á"), ("{", ""), ("}", "")):
             who = who.replace(braced, plain)
         return f"{who} {self.fields['year']}"
 
@@ -177,6 +177,79 @@ _ENTRIES = (
         "{Adam}: A Method for Stochastic Optimization",
         "2015",
         _ICLR,
+    ),
+    _paper(
+        "adamw",
+        "Loshchilov, Ilya and Hutter, Frank",
+        "Decoupled Weight Decay Regularization",
+        "2019",
+        _ICLR,
+    ),
+    Entry(
+        "misc",
+        "muon",
+        {
+            "author": "Jordan, Keller and Jin, Yuchen and Boza, Vlado and You, Jiacheng and"
+            " Cesista, Franz and Newhouse, Laker and Bernstein, Jeremy",
+            "title": "Muon: An optimizer for hidden layers in neural networks",
+            "year": "2024",
+            "howpublished": "https://kellerjordan.github.io/posts/muon",
+        },
+    ),
+    _arxiv(
+        "soap",
+        "Vyas, Nikhil and Morwani, Depen and Zhao, Rosie and Kwun, Mujin and Shapira, Itai and"
+        " Brandfonbrener, David and Janson, Lucas and Kakade, Sham",
+        "{SOAP}: Improving and Stabilizing {Shampoo} using {Adam}",
+        "2024",
+        "2409.11321",
+    ),
+    _article(
+        "lbfgs",
+        "Liu, Dong C. and Nocedal, Jorge",
+        "On the limited memory {BFGS} method for large scale optimization",
+        "1989",
+        "Mathematical Programming",
+        "45",
+        "503--528",
+    ),
+    Entry(
+        "book",
+        "bfgs",
+        {
+            "author": "Nocedal, Jorge and Wright, Stephen J.",
+            "title": "Numerical Optimization",
+            "year": "2006",
+            "publisher": "Springer",
+            "edition": "2",
+        },
+    ),
+    _arxiv(
+        "self_scaled",
+        "Urb{\\'a}n, Jorge F. and Stefanou, Petros and Pons, Jos{\\'e} A.",
+        "Unveiling the optimization process of Physics Informed Neural Networks: How accurate and"
+        " competitive can {PINNs} be?",
+        "2024",
+        "2405.04230",
+    ),
+    _article(
+        "marquardt",
+        "Marquardt, Donald W.",
+        "An Algorithm for Least-Squares Estimation of Nonlinear Parameters",
+        "1963",
+        "Journal of the Society for Industrial and Applied Mathematics",
+        "11",
+        "431--441",
+    ),
+    _article(
+        "rad",
+        "Wu, Chenxi and Zhu, Min and Tan, Qinyang and Kartha, Yadhu and Lu, Lu",
+        "A comprehensive study of non-adaptive and residual-based adaptive sampling for"
+        " physics-informed neural networks",
+        "2023",
+        "Computer Methods in Applied Mechanics and Engineering",
+        "403",
+        "115671",
     ),
     _article(
         "lra",
@@ -365,11 +438,33 @@ _NETWORK: Mapping[str, str] = {
 }
 
 
-def keys(method: str, problem: str = "", network: str | Iterable[str] = ()) -> tuple[str, ...]:
+_OPTIMIZER: Mapping[str, str] = {
+    "adam": "adam",
+    "adamw": "adamw",
+    "muon": "muon",
+    "soap": "soap",
+    "lbfgs": "lbfgs",
+    "bfgs": "bfgs",
+    "ssbfgs": "self_scaled",
+    "ssbroyden": "self_scaled",
+    "gauss-newton": "marquardt",
+    "rad": "rad",
+}
+
+
+def keys(
+    method: str,
+    problem: str = "",
+    network: str | Iterable[str] = (),
+    optimizer: str | Iterable[str] = (),
+) -> tuple[str, ...]:
     """Returns the keys of `ENTRIES` for a run; arguments and errors as in `bibtex`."""
     found = ["modsync_jax", "pinn"]
     if method != methods.OWN:
         found += [methods.PARTS[part].citation for part in methods.parse(method).parts]
+    for name in [optimizer] if isinstance(optimizer, str) else optimizer:
+        if name not in ("sgd", methods.OWN):
+            found.append(lookup("optimizer", name, _OPTIMIZER))
     if problem and ":" not in problem:  # a user's own problem has no entry
         if problem not in _PROBLEMS:
             raise unknown("problem", problem, problems.names())
@@ -382,29 +477,48 @@ def keys(method: str, problem: str = "", network: str | Iterable[str] = ()) -> t
     return tuple(dict.fromkeys(found))
 
 
-def bibtex(method: str, problem: str = "", network: str | Iterable[str] = ()) -> str:
-    """Returns the BibTeX entries of a run's method, problem and network, with empty lines between.
+def bibtex(
+    method: str,
+    problem: str = "",
+    network: str | Iterable[str] = (),
+    optimizer: str | Iterable[str] = (),
+) -> str:
+    """Returns the BibTeX entries of a run, with empty lines between.
 
     Args:
       method: a method's name, such as `"modsync+lra+dcgd"`; `"own"` adds nothing.
       problem: a problem's name; your own problem, or no name, adds nothing.
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
+      optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
+        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`, and `"rad"` for points
+        drawn where residuals are large.
 
     Raises:
       ValueError: on a name that is not known, with the nearest one.
     """
-    return "\n\n".join(ENTRIES[key].bibtex for key in keys(method, problem, network)) + "\n"
+    found = keys(method, problem, network, optimizer)
+    return "\n\n".join(ENTRIES[key].bibtex for key in found) + "\n"
 
 
-def cite(method: str, problem: str = "", network: str | Iterable[str] = ()) -> None:
+def cite(
+    method: str,
+    problem: str = "",
+    network: str | Iterable[str] = (),
+    optimizer: str | Iterable[str] = (),
+) -> None:
     """Prints what `bibtex` returns."""
-    print(bibtex(method, problem, network))
+    print(bibtex(method, problem, network, optimizer))
 
 
-def of_run(config: Mapping[str, Any]) -> str:
-    """Returns the BibTeX of a run from the contents of its `config.json`."""
+def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
+    """Returns the BibTeX of a run.
+
+    Args:
+      config: the contents of its `config.json`.
+      optimizers: its optimisers and phases, as in `bibtex`.
+    """
     ours = config["architecture"] is not None  # the user's own network has no settings
     used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
-    return bibtex(config["method"], known, used)
+    return bibtex(config["method"], known, used, optimizers)

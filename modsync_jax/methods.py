@@ -1,21 +1,20 @@
 """Methods by name: `dcgd`, `lra(alpha=0.5)+dcgd`, `modsync+ntk+pcgrad`, ... as transformations.
 
 A name consists of parts joined by `+`, in the order in which they act: `modsync` to mask weights,
-any loss balancing, and one aggregator. Without an aggregator the gradients are summed; `adam` is
-the name of that sum alone. `m-config` and `multi-adam` replace both the aggregator and the
-optimiser. The hyperparameters of a part follow it in parentheses.
+any loss balancing, and one aggregator. Without an aggregator the gradients are summed; `sum` is the
+name of that sum alone. An optimiser follows, which is not part of the name; only `m-config` and
+`multi-adam` replace both the aggregator and the optimiser. The hyperparameters of a part follow it
+in parentheses.
 """
 
-import ast
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import optax
 
-from modsync_jax import aggregators, balancing, optimizers
+from modsync_jax import _calls, aggregators, balancing, optimizers
 from modsync_jax._moved import missing
 from modsync_jax._names import unknown
 from modsync_jax.transform import modsync
@@ -71,7 +70,7 @@ PARTS: Mapping[str, Part] = {
         "balancing", "softmax of the losses' rates", "softadapt", balancing.softadapt
     ),
     "sa": Part("balancing", "loss weights that ascend", "self_adaptive", balancing.self_adaptive),
-    "adam": Part("aggregator", "gradient of the summed losses", "adam", aggregators.sum),
+    "sum": Part("aggregator", "gradient of the summed losses", "pinn", aggregators.sum),
     "dcgd": Part("aggregator", "dual cone gradient descent, center", "dcgd", aggregators.dcgd),
     "dcgd-avg": Part(
         "aggregator", "the same, average of projections", "dcgd", lambda: aggregators.dcgd("avg")
@@ -136,7 +135,7 @@ class Method:
     own: optax.GradientTransformation | None = None
 
     def __str__(self) -> str:
-        return "+".join(map(_written, self.parts, self.parts.values())) or OWN
+        return "+".join(map(_calls.written, self.parts, self.parts.values())) or OWN
 
     @property
     def masked(self) -> bool:
@@ -171,14 +170,19 @@ def parse(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     parts: dict[str, Mapping[str, Any]] = {}
-    pieces = _split(method)
+    pieces = _calls.split(method, "+")
     for piece in pieces:
-        name, _, inside = piece.partition("(")
+        name = piece.partition("(")[0]
+        if name == "adam":
+            raise ValueError(
+                f"method {method!r}: adam is an optimiser; the sum of the gradients before it is "
+                "called sum now"
+            )
         if name not in PARTS:
             if len(pieces) == 1:
                 raise unknown("method", name, PARTS)
             raise ValueError(f"method {method!r}: {unknown('part', name, PARTS)}")
-        parts[name] = _settings(method, piece, PARTS[name]) if inside else {}
+        parts[name] = _settings(method, piece, PARTS[name])
     kinds = [PARTS[name].kind for name in parts]
     order = ["mask", "balancing", "aggregator"]
     if "optimizer" in kinds and len(pieces) > 1:
@@ -197,9 +201,7 @@ def parse(method: str | Method) -> Method:
             "each once, for example modsync+lra+dcgd"
         )
     if kinds == ["mask"]:
-        raise ValueError(
-            f"method {method!r} needs a base, for example modsync+dcgd or modsync+adam"
-        )
+        raise ValueError(f"method {method!r} needs a base, for example modsync+dcgd or modsync+sum")
     return Method(parts)
 
 
@@ -216,7 +218,7 @@ def build(
     """Assembles a method: from stacked gradients to updates.
 
     Args:
-      method: as `parse` takes it. `adam` is the summed gradient, with any `optimizer` after it.
+      method: as `parse` takes it. `sum` is the gradient of the summed losses.
       optimizer: the transformation after the aggregator.
       thresholds_optimizer: the transformation that moves thresholds, for `modsync+...`.
       num_objectives: K, for methods with state per objective.
@@ -252,32 +254,16 @@ def build(
     return modsync(chain, thresholds_optimizer, **modsync_settings) if method.masked else chain
 
 
-def _split(text: str) -> list[str]:
-    """Returns the parts of a name; a `+` in parentheses belongs to a number."""
-    pieces, depth = [""], 0
-    for letter in text.replace(" ", ""):
-        depth += (letter == "(") - (letter == ")")
-        if letter == "+" and not depth:
-            pieces.append("")
-        else:
-            pieces[-1] += letter
-    return pieces
-
-
 def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
     """Returns the hyperparameters of a part in the form `name(key=value,...)`."""
-    name = piece.partition("(")[0]
     try:
-        call = ast.parse(piece.replace("-", "_", name.count("-")), mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise SyntaxError
-        found = {str(k.arg): _literal(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
+        name, found = _calls.read(piece)
+    except ValueError:
         raise ValueError(
             f"method {method!r}: {piece!r} is not name(hyperparameter=value,...), for example "
             "cagrad(c=0.3)"
         ) from None
-    if part.kind == "mask":
+    if part.kind == "mask" and found:
         raise ValueError(
             f"method {method!r}: hyperparameters of modsync are settings of the run, such as "
             "sparsity_weight, beta or min_keep"
@@ -287,18 +273,6 @@ def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
             wrong = unknown(f"hyperparameter of {name}", key, part.hyperparameters)
             raise ValueError(f"method {method!r}: {wrong}")
     return found
-
-
-def _literal(node: ast.expr) -> Any:
-    """Returns a number, a tuple, or a word, written with or without quotes."""
-    if isinstance(node, ast.Name):
-        return math.inf if node.id == "inf" else node.id
-    return ast.literal_eval(node)
-
-
-def _written(name: str, hyperparameters: Mapping[str, Any]) -> str:
-    inside = ",".join(f"{key}={value}" for key, value in hyperparameters.items())
-    return f"{name}({inside})" if inside else name
 
 
 _MOVED = {

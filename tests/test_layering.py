@@ -25,13 +25,14 @@ OUTER = {"experiments", "benchmarks", "tests"}
 # `_names`, the wording of errors, knows nothing and may be known to all but the core.
 ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "_names": set(),
+    "_calls": set(),
     "blocks": set(),
     "jets": set(),
     "calculus": {"_names", "jets"},
     "networks": {"_names", "jets"},
     "sampling": {"_names"},
     "problems": {"_moved", "_names", "_ranges", "blocks", "calculus", "sampling"},
-    "methods": CORE | {"_names"},
+    "methods": CORE | {"_calls", "_names"},
     "citations": {"_names", "methods", "problems"},
     "reporting": set(),
 }

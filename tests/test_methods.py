@@ -22,10 +22,10 @@ def update(tx):
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
-        ("adam", lambda: [aggregators.sum()]),
+        ("sum", lambda: [aggregators.sum()]),
         ("dcgd", lambda: [aggregators.dcgd()]),
         ("norm", lambda: [balancing.norm_balance(2), aggregators.sum()]),
-        ("norm+adam", lambda: [balancing.norm_balance(2), aggregators.sum()]),
+        ("norm+sum", lambda: [balancing.norm_balance(2), aggregators.sum()]),
         ("ntk+config", lambda: [balancing.ntk(2), aggregators.config()]),
         (
             "lra+sa+upgrad",
@@ -134,7 +134,7 @@ def test_every_sensible_combination_is_a_name():
         ("", "modsync+"), ("", *(f"{b}+" for b in kinds["balancing"])), kinds["aggregator"]
     ):
         assert methods.parse(mask + balance + base)
-    assert set(methods.names()) >= {"adam", "lra", "m-config", "modsync+pcgrad"}
+    assert set(methods.names()) >= {"sum", "lra", "m-config", "modsync+pcgrad"}
 
 
 # --- citations ------------------------------------------------------------------------------------
@@ -142,15 +142,17 @@ def test_every_sensible_combination_is_a_name():
 
 def test_every_part_problem_and_entry_has_its_source():
     from modsync_jax import problems
+    from modsync_jax.training import _phases
 
     used = set()
     for part in methods.PARTS.values():
         assert citations.ENTRIES[part.citation].fields["year"].isdigit()
         used.add(part.citation)
     for name in problems.names():
-        used |= set(citations.keys("adam", name))
+        used |= set(citations.keys("sum", name))
     network = ["modified-mlp", "piratenet", "factorized", "fourier_features", "periods", "adaptive"]
-    used |= set(citations.keys("adam", network=network))
+    used |= set(citations.keys("sum", network=network))
+    used |= set(citations.keys("sum", optimizer=[*_phases.KINDS, "rad"]))
     assert used == set(citations.ENTRIES)  # no entry that nothing leads to
 
 

@@ -106,7 +106,7 @@ def sparsity(run: Run) -> Figure:
         _curve(axes[0], run.steps, column, layer_label(layer), color=colours[layer], linestyle="-")
     _curve(axes[0], run.steps, run.metrics["keep"], "all layers", color="black", linestyle="--")
     axes[0].set(ylabel="share of weights kept", ylim=(-0.03, 1.03))
-    rows = run.training  # the polish folds the masks into the weights and has no thresholds
+    rows = run.training  # later phases fold the masks into the weights and have no thresholds
     for axis, (objective, columns) in zip(axes[1:], thresholds.items(), strict=True):
         for layer, column in columns.items():
             style = {"color": colours[layer], "linestyle": "-"}
@@ -256,12 +256,12 @@ def _finish(figure: Figure, axes: list[Axes], run: Run) -> Figure:
                 borderaxespad=0,
                 ncols=math.ceil(entries / _LEGEND_ROWS),
             )
-        if run.config["polish_steps"]:
-            axis.axvline(run.config["steps"], color="0.35", linewidth=0.9, linestyle=(0, (4, 3)))
-    if run.config["polish_steps"]:
+        for _, start, _ in run.phases[1:]:
+            axis.axvline(start, color="0.35", linewidth=0.9, linestyle=(0, (4, 3)))
+    for name, start, end in run.phases if len(run.phases) > 1 else []:
         axes[0].annotate(
-            "L-BFGS polish",
-            (run.config["steps"], 1),
+            name,
+            ((start + end) / 2, 1),
             (0, 3),
             xycoords=axes[0].get_xaxis_transform(),
             textcoords="offset points",

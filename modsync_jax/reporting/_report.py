@@ -180,8 +180,8 @@ def _about_layers(run: Run) -> str:
     if not run.family("keep"):
         return f"{sizes}."
     polished = (
-        " The polish made pruned weights zero; they are drawn at the left edge."
-        if run.config["polish_steps"]
+        f" The phase {run.phases[1][0]} made pruned weights zero; they are drawn at the left edge."
+        if len(run.phases) > 1
         else ""
     )
     return (
@@ -279,9 +279,10 @@ def _measures(run: Run) -> list[list[str]]:
 
 def _facts(run: Run) -> list[list[str]]:
     result, timing = run.result, run.result["timing"]
-    steps, polish = run.config["steps"], run.config["polish_steps"]
+    phases = [f"{end - start:,} of {name}" for name, start, end in run.phases]
+    steps = ", then ".join(phases) if len(phases) > 1 else f"{run.phases[0][2]:,}"
     return [
-        ["steps", f"{steps:,}" + (f", then {polish:,} of L-BFGS polish" if polish else "")],
+        ["steps", steps],
         ["selected step", f"{result['selected_step']:,}"],
         ["trainable parameters", f"{result['parameters']:,}"],
         ["seed", str(result["seed"])],

@@ -102,9 +102,20 @@ class Run:
         return str(self.result.get("scored_by", self.outcome_name))
 
     @property
+    def phases(self) -> list[tuple[str, int, int]]:
+        """The name of each phase, and the steps before it and after it."""
+        named = self.config.get("phases")
+        if named is None:  # format 2 and older
+            polish = self.config.get("polish_steps", 0)
+            named = [("steps", self.config["steps"]), ("lbfgs", polish)]
+        ends = np.cumsum([steps for _, steps in named]).tolist()
+        whole = zip(named, ends, strict=True)
+        return [(name, end - steps, end) for (name, steps), end in whole if steps]
+
+    @property
     def training(self) -> NDArray[np.bool_]:
-        """Whether each row comes before the polish, `[rows]`."""
-        return self.steps <= self.config["steps"]
+        """Whether each row comes before the second phase, `[rows]`."""
+        return self.steps <= self.phases[0][2]
 
     @property
     def selected(self) -> int:

@@ -34,7 +34,8 @@ class Finding(NamedTuple):
 def headline(run: Run) -> str:
     """The outcome in one line: problem, method, accuracy and step."""
     step, outcome = run.result["selected_step"], number(run.selected_outcome)
-    title = f"{run.problem} by {run.result['method']}: {run.outcome_name} {outcome}"
+    by = run.result.get("trained_by", run.result["method"])  # older runs name the method alone
+    title = f"{run.problem} by {by}: {run.outcome_name} {outcome}"
     return f"{title} at step {step:,} of {run.result['steps']:,}"
 
 

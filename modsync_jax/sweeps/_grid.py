@@ -221,7 +221,7 @@ def _type_of(name: str) -> type:
     """Returns the type of an axis's values."""
     field, dot, key = name.partition(".")
     if field == "method":
-        raise ConfigError("grid: methods are an axis of their own; give --methods=adam,dcgd")
+        raise ConfigError("grid: methods are an axis of their own; give --methods=sum,dcgd")
     if _is_of_part(name):
         default = _parameter(name).default
         return str if default is None else type(default)

@@ -16,7 +16,8 @@ from modsync_jax.sweeps import _hosts, _replicas
 from modsync_jax.sweeps._grid import Group
 from modsync_jax.training import Interrupted, TrainConfig, _measure, _signals, _step
 from modsync_jax.training._folder import Row, RunFolder
-from modsync_jax.training._schedule import Chunk, chunks, rows
+from modsync_jax.training._schedule import Chunk, chunks, phase_of, rows
+from modsync_jax.training._state import TrainState
 
 PyTree = Any
 ProblemOf = Callable[[TrainConfig], Problem]
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
         replica after it stopped being finite.
     """
 
-    runs: _step.TrainState
+    runs: TrainState
     metrics: Mapping[str, Array]
 
 
@@ -54,7 +55,7 @@ class Outcome:
     failure: str
     score: float | None
     rows: list[Row]
-    state: _step.TrainState
+    state: TrainState
 
 
 Outcomes = list[Outcome]
@@ -95,21 +96,20 @@ class Trainer:
         """Returns a state of all replicas, NumPy arrays `[R, ...]`, placed on the devices."""
         return _hosts.place(jax.tree.map(self._padded, rows_), _replicas.sharding(self.mesh))
 
-    def like(self) -> Batch:
-        """Returns the shapes, dtypes and shardings of a state in training."""
+    def like(self, phase: int = 0) -> Batch:
+        """Returns the shapes, dtypes and shardings of a state in a phase."""
         each, shared = (self._numbers, self._own), self._common
-        return self._placed(jax.eval_shape(self._mapped(self._init), each, shared))
-
-    def polishing(self, like: Batch) -> Batch:
-        """Returns the shapes, dtypes and shardings of a state in the polish."""
-        each = (like, self._numbers, self._own)
-        return self._placed(jax.eval_shape(self._mapped(self._start_polish), each, ()))
+        state = jax.eval_shape(self._mapped(self._init), each, shared)
+        for later in range(1, phase + 1):
+            begin = self._mapped(partial(self._begin, later))
+            state = jax.eval_shape(begin, (state, self._numbers, self._own), ())
+        return self._placed(state)
 
     def run(self, batch: Batch, chunk: Chunk) -> Batch:
         """Takes the steps of a chunk; `batch` is donated."""
-        if chunk.start == self.group.config.steps:
+        if chunk.begins and chunk.phase:
             each = (batch, *self._on_devices)
-            batch = jax.jit(self._mapped(self._start_polish))(each, ())
+            batch = jax.jit(self._mapped(partial(self._begin, chunk.phase)))(each, ())
         return self.compiled(batch, chunk)(batch, self._on_devices)
 
     def compiled(self, like: Batch, chunk: Chunk) -> Any:
@@ -118,7 +118,7 @@ class Trainer:
         The mesh's devices may be descriptions (`jax.experimental.topologies`), because no array is
         placed.
         """
-        key = (chunk.polish, chunk.end - chunk.start)
+        key = (chunk.phase, chunk.steps)
         if key not in self._compiled:
             mapped = self._mapped(partial(self._advance, *key))
             call = jax.jit(lambda b, each: mapped((b, *each), ()), donate_argnums=0)
@@ -176,18 +176,17 @@ class Trainer:
         program, seed = self._program(numbers)
         state = program.init(seed)
         _, row = jax.eval_shape(program.evaluate, state, own or common)
-        empty = jnp.full(len(rows(self.group.config)), jnp.nan, self.group.config.dtype)
+        empty = jnp.full(len(rows(self.group.config)), jnp.nan, self.group.config.widest_dtype)
         return Batch(state, dict.fromkeys(row, empty))
 
-    def _advance(self, polish: bool, count: int, replica: tuple, _: tuple) -> Batch:
+    def _advance(self, phase: int, count: int, replica: tuple, _: tuple) -> Batch:
         batch, numbers, _ = replica
         program, _ = self._program(numbers)
-        step = program.polish if polish else program.advance
-        return batch._replace(runs=step(batch.runs, count))
+        return batch._replace(runs=program.advance(batch.runs, phase, count))
 
-    def _start_polish(self, replica: tuple, _: tuple) -> Batch:
+    def _begin(self, phase: int, replica: tuple, _: tuple) -> Batch:
         batch, numbers, _ = replica
-        return batch._replace(runs=self._program(numbers)[0].start_polish(batch.runs))
+        return batch._replace(runs=self._program(numbers)[0].begin(batch.runs, phase))
 
     def _evaluate(self, replica: tuple, shared: tuple) -> Batch:
         batch, numbers, own = replica
@@ -232,27 +231,30 @@ def train(
     config, replicas = trainer.group.config, trainer.group.replicas
     done = folder.latest(say)
     if done is not None:
-        like = trainer.like() if done <= config.steps else trainer.polishing(trainer.like())
+        like = trainer.like(phase_of(config, done))
         # Other devices may need other padding. Added replicas are zeros, so they are never healthy.
         batch = folder.restore(done, like, resize=True)
     elif (begun := inherit(trainer.like())) is not None:
         done, batch = int(begun.runs.step.max()), trainer.place(begun)
     else:
         done, batch = 0, trainer.start()
-    clock, row = _measure.Clock(), {step: index for index, step in enumerate(rows(config))}
+    clock, row = (
+        _measure.Clock(len(replicas)),
+        {step: index for index, step in enumerate(rows(config))},
+    )
     alive = _alive(trainer, batch)
     with _signals.collected(say) as stopped:
         for chunk in chunks(config, done):
             if until is not None and chunk.start >= until:
                 break
-            steps = chunk.end - chunk.start
-            with clock.measure((chunk.polish, steps), steps * len(replicas)):
+            with clock.measure((chunk.phase, chunk.steps), chunk.steps * len(replicas)):
                 batch = trainer.run(batch, chunk)
                 before, alive = alive, _alive(trainer, batch)
             for index, failure in _failures(trainer, batch, before & ~alive).items():
                 say(f"{replicas[index].name}: {failure}; the others go on")
             if chunk.evaluates:
                 batch = trainer.evaluate(batch, row[chunk.end])
+                clock.mark(chunk.end)
             stop = _hosts.any_of(bool(stopped))
             if chunk.saves or stop or chunk.end == until or not alive.any():
                 folder.save(chunk.end, batch)

@@ -5,6 +5,7 @@ The command line is made of these fields: each field is a flag, and its metadata
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -12,16 +13,18 @@ from typing import Any, get_args
 from modsync_jax import methods, networks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.problems import GROUPINGS
-from modsync_jax.training import _optimizers
+from modsync_jax.training import _optimizers, _phases
 
 _AUTO = ("auto", "yes", "no")
 
 
 # The most accurate in most rows of the table in docs/problems.md.
 DEFAULT_METHOD = "lra"
-FORMAT = 2  # of a run's folder
+FORMAT = 3  # of a run's folder
 # Settings, and their values, by the names that they had before.
 _RENAMED = {"chunk_points": "block_points"}
+_POLISH = "then='lbfgs(points=8):3000', a phase of 3,000 iterations"
+_REPLACED = {"polish_steps": _POLISH, "polish_points": _POLISH}
 _RENAMED_VALUES = {("objectives", "paper"): "grouped"}
 
 # The sections of `--help`, by the first setting of each.
@@ -58,6 +61,12 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         for before, now in _RENAMED.items():
             if before in new:
                 new[now] = new.pop(before)
+    if written < 3:
+        parts = stored.get("method", DEFAULT_METHOD).split("+")
+        new["method"] = "+".join({"adam": "sum"}.get(part, part) for part in parts)
+        count, points = new.pop("polish_steps", 0), new.pop("polish_points", 8)
+        polish = _phases.Phase("lbfgs", count, _phases.LBFGS(points=points))
+        new["then"] = str(polish) if count else ""
     return new
 
 
@@ -88,10 +97,10 @@ class TrainConfig:
 
     method: str = _field(
         DEFAULT_METHOD,
-        "how gradients become updates, [modsync+][balancing+...][aggregator], such as adam, dcgd,"
+        "how gradients become updates, [modsync+][balancing+...][aggregator], such as sum, dcgd,"
         " lra(alpha=0.5)+dcgd or modsync+config; --list_methods shows all",
     )
-    steps: int = _field(20_000, "optimisation steps")
+    steps: int = _field(20_000, "first-order steps; 0 to start with the phases of --then")
     seed: int = _field(0, "seed of all randomness: initialisation and points", traceable=True)
     coefficients: Mapping[str, float] = _field(
         {},
@@ -135,9 +144,14 @@ class TrainConfig:
     decay_rate: float = _field(0.9, "factor of the exponential schedule per decay_steps")
     decay_steps: int = _field(1_000, "steps per decay_rate")
     warmup_steps: int = _field(0, "steps of linear warm-up from 0")
-    weight_decay: float = _field(0.0, "decoupled weight decay of adamw and muon", traceable=True)
-    polish_steps: int = _field(0, "L-BFGS iterations after the steps, masks frozen")
-    polish_points: int = _field(8, "points of the polish, as a multiple of those of a step")
+    weight_decay: float = _field(
+        0.0, "decoupled weight decay of adamw, muon and soap", traceable=True
+    )
+    then: str = _field(
+        "",
+        "phases after the steps, name:iterations or name(setting=value,...):iterations, joined by"
+        " commas, such as lbfgs:3000 or ssbroyden:6000; names: " + ", ".join(_phases.KINDS),
+    )
 
     threshold_optimizer: str = _field("adam", "optimiser of the thresholds", ("adam", "sgd"))
     threshold_learning_rate: float = _field(1e-4, "learning rate of the thresholds", traceable=True)
@@ -156,7 +170,7 @@ class TrainConfig:
         traceable=True,
     )
 
-    dtype: str = _field("float32", "floating-point type", ("float32", "float64"))
+    dtype: str = _field("float32", "floating-point type", _phases.DTYPES)
     matmul_precision: str = _field(
         "highest", "precision of matrix products on GPU and TPU", ("highest", "high", "default")
     )
@@ -165,6 +179,8 @@ class TrainConfig:
     checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.then, str):
+            object.__setattr__(self, "then", ",".join(map(str, self.then)))
         try:
             methods.parse(self.method)
         except ValueError as error:
@@ -183,8 +199,8 @@ class TrainConfig:
             if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"{field.name} is {value!r}; it must be a whole number")
         for low, names in {
-            1: "steps width depth decay_steps chunk eval_every checkpoint_every polish_points",
-            0: "seed warmup_steps weight_decay polish_steps sparsity_weight min_keep"
+            1: "width depth decay_steps chunk eval_every checkpoint_every",
+            0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
             " fourier_features adaptive block_points",
         }.items():
             for name in names.split():
@@ -196,7 +212,13 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.min_keep > 1:
             raise ConfigError(f"min_keep is {self.min_keep}; it must be between 0 and 1")
-        if self.warmup_steps >= self.steps:
+        try:
+            later = _phases.parse(self.then)
+        except ValueError as error:
+            raise ConfigError(f"then: {error}") from None
+        if not self.steps and not later:
+            raise ConfigError("steps is 0; it must be 1 or more, or then must name phases")
+        if self.warmup_steps >= max(self.steps, 1):
             raise ConfigError(
                 f"warmup_steps is {self.warmup_steps}; it must be below steps={self.steps}"
             )
@@ -241,15 +263,54 @@ class TrainConfig:
         return None if self.sampler == "auto" else self.sampler
 
     @property
+    def phases(self) -> tuple[_phases.Phase, ...]:
+        """The first-order steps, which may be none, and the phases after them."""
+        name = str(self.optimizer)
+        first = _phases.Phase(name, self.steps, _phases.FirstOrder())
+        return (first, *_phases.parse(self.then))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The steps of the run after each phase."""
+        return tuple(itertools.accumulate(phase.steps for phase in self.phases))
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The steps of the run before each phase."""
+        return (0, *self.ends[:-1])
+
+    @property
+    def trained_by(self) -> str:
+        """The method and the optimisers in words: `lra+dcgd, Adam, SSBroyden`."""
+        method = methods.parse(self.method)
+        alone = any(methods.PARTS[name].kind == "optimizer" for name in method.parts)
+        names = [phase.name for phase in self.phases if phase.steps]
+        titles = [_phases.TITLES.get(name, f"{name} optimiser") for name in names]
+        first_order = [not phase.freezes for phase in self.phases if phase.steps]
+        if alone and first_order[0]:
+            titles = titles[1:]
+        return ", ".join([str(method)] * any(first_order) + titles)
+
+    @property
     def total_steps(self) -> int:
-        """Steps and polishing iterations."""
-        return self.steps + self.polish_steps
+        """The steps of all phases."""
+        return self.ends[-1]
+
+    @property
+    def widest_dtype(self) -> str:
+        """`float64` if any phase needs it, else `float32`."""
+        used = [phase.settings.dtype or self.dtype for phase in self.phases if phase.steps]
+        return max([self.dtype, *used])
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "TrainConfig":
-        """Returns the configuration in a run's `config.json`, whose other entries are ignored."""
+        """Returns the configuration in a run's `config.json`, whose other entries are ignored.
+
+        A transformation of the user's own is not stored; the default takes its place.
+        """
         fields = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: stored[name] for name in fields if name in stored})
+        known = {name: stored[name] for name in fields if name in stored}
+        return cls(**{name: value for name, value in known.items() if value != methods.OWN})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
@@ -260,6 +321,8 @@ class TrainConfig:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
+            if name in _REPLACED:
+                raise ConfigError(f"the setting {name} is gone; use {_REPLACED[name]}")
             if name in _RENAMED:
                 raise ConfigError(f"the setting {name} is called {_RENAMED[name]} now")
             if name not in known:

@@ -38,7 +38,7 @@ class RunFolder:
       path: the folder; it is made if it does not exist.
       config: the identity of the run. It is written to `config.json` and compared on resume.
       resume: whether to continue the run that the folder holds.
-      may_grow: entries of `config` that may be larger than in the folder.
+      leave_out: entries of `config` that need not be those of the folder.
 
     Raises:
       RunError: when the folder holds a run and `resume` is False; when `resume` is True and it
@@ -52,7 +52,7 @@ class RunFolder:
         config: Mapping[str, Any],
         *,
         resume: bool,
-        may_grow: Collection[str] = (),
+        leave_out: Collection[str] = (),
     ) -> None:
         self.path = Path(path)
         stored = read_config(self.path) if (self.path / "config.json").exists() else None
@@ -64,7 +64,7 @@ class RunFolder:
                 "continue the run that it holds"
             )
         if stored is not None:
-            _check_same(self.path, stored, config, may_grow)
+            _check_same(self.path, stored, config, leave_out)
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
@@ -350,21 +350,14 @@ def _taken(path: Path) -> bool:
 
 
 def _check_same(
-    path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], may_grow: Collection[str]
+    path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], leave_out: Collection[str]
 ) -> None:
     current = json.loads(json.dumps(config))
     defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
     known = {**defaults, **stored}  # settings that the folder lacks had their defaults
-    differing = [key for key in current if known.get(key) != current[key]]
+    differing = [k for k in current if known.get(k) != current[k] and k not in leave_out]
     if len(differing) > 1 and "architecture" in differing:
         differing.remove("architecture")  # follows from the settings
-    for key in set(may_grow) & set(differing):
-        if current[key] < stored[key]:
-            raise RunError(
-                f"{path} holds a run of {key}={stored[key]}; it can go on to more, not to "
-                f"{current[key]}"
-            )
-        differing.remove(key)
     if differing:
         what = ", ".join(f"{k}={stored.get(k)!r} (not {current[k]!r})" for k in differing)
         raise RunError(f"{path} holds a run of another configuration: {what}; resume it as it is")

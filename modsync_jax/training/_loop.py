@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,20 @@ from flax import linen as nn
 from modsync_jax import citations, methods, networks, problems, reporting, transform
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
-from modsync_jax.training import _measure, _memory, _optimizers, _schedule, _signals, _step
+from modsync_jax.training import (
+    _measure,
+    _memory,
+    _optimizers,
+    _schedule,
+    _signals,
+    _step,
+    _warm,
+)
 from modsync_jax.training._config import DEFAULT_METHOD, FORMAT, ConfigError, TrainConfig
-from modsync_jax.training._folder import RunError, RunFolder, read_config
+from modsync_jax.training._folder import Row, RunError, RunFolder, read_config
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
+from modsync_jax.training._state import TrainState, weights_of
 
 
 class Interrupted(RunError):
@@ -36,6 +45,7 @@ def solve(
     *,
     optimizer: str | optax.GradientTransformation = "adam",
     network: nn.Module | str = "mlp",
+    init: Solution | str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -53,10 +63,12 @@ def solve(
         optax optimiser.
       network: the name of a network of `modsync_jax.networks`, with the settings `width`, `depth`,
         ...; or your own Flax module from points `[..., d]` to values `[..., m]`.
+      init: a solution, or the folder of a run, whose network is the first one: for continuation in
+        a coefficient, or to go on with another problem, method or a wider network.
       output_dir: the folder for configuration, metrics, checkpoints, figures and report; None
         writes nothing.
       resume: continue the run in `output_dir`. It ends with the same bits as a run that was never
-        stopped. Larger `steps` or `polish_steps` make it longer.
+        stopped. Larger `steps`, or longer or further phases in `then`, make it longer.
       progress: show progress on standard error.
       report: draw the figures and the report into `output_dir`.
       **settings: fields of `modsync_jax.training.TrainConfig`, such as `steps=20_000`.
@@ -83,21 +95,41 @@ def solve(
     program = _step.build(problem, built if own is None else own, config)
     check_memory(program, problem, config)
     identity = identity_of(spec, problem, config, built if own is None else None)
+    identity["init"] = "a solution" if isinstance(init, Solution) else init and str(init)
     if resume and output_dir is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
-    folder = _opened(output_dir, identity, resume) if output_dir is not None else None
+    folder = None
+    if output_dir is not None:
+        folder = _opened(output_dir, identity, config, resume)
     if folder is not None and (folder.path / "result.json").exists():
         solution = load(folder.path, network=own)
     else:
         with jax.default_matmul_precision(config.matmul_precision):
             model, compiled = built if own is None else own, _step.compiled(program)
-            solution = _train(problem, model, compiled, config, folder, resume, progress)
+            start = _start(compiled, model, config, init)
+            solution = _train(problem, model, compiled, config, start, folder, resume, progress)
         if folder is not None:
             finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
         with folder.writing():
             reporting.write_report(folder.path)
     return solution
+
+
+def _start(
+    program: _step.Program,
+    network: nn.Module,
+    config: TrainConfig,
+    init: Solution | str | os.PathLike | None,
+) -> TrainState:
+    """Returns the first state of a run."""
+    if init is None:
+        return program.init(config.seed)
+    solution = init if isinstance(init, Solution) else load(init)
+    masked = methods.parse(config.method).masked
+    random = weights_of(program.init(config.seed).params)
+    params = _warm.started(random, network, solution, masked=masked)
+    return program.init(config.seed, params)
 
 
 def _transformations(**given: Any) -> dict[str, Any]:
@@ -113,29 +145,58 @@ def _transformations(**given: Any) -> dict[str, Any]:
     return {name: wrap[name](value) for name, value in objects.items()}
 
 
-def _opened(output_dir: str | os.PathLike, identity: Mapping[str, Any], resume: bool) -> RunFolder:
+def _opened(
+    output_dir: str | os.PathLike, identity: Mapping[str, Any], config: TrainConfig, resume: bool
+) -> RunFolder:
     """Opens the run's folder. A run that is extended counts as unfinished again."""
-    folder = RunFolder(output_dir, identity, resume=resume, may_grow=("steps", "polish_steps"))
-    stored = read_config(folder.path)
-    before, after = (dict(c, total=c["steps"] + c["polish_steps"]) for c in (stored, identity))
-    if before["total"] == after["total"] and before["steps"] == after["steps"]:
+    compared_here = ("steps", "then", "phases", "init")
+    folder = RunFolder(output_dir, identity, resume=resume, leave_out=compared_here)
+    entries = read_config(folder.path)
+    began = entries.get("init")
+    if began and identity["init"] is None and folder.latest() is None:
+        raise RunError(
+            f"{folder.path} started from {began}; give init again, because no checkpoint was saved"
+        )
+    stored = config.with_numbers({name: entries[name] for name in ("steps", "then")})
+    if stored.phases == config.phases:
         return folder
     done = folder.latest() or 0
-    if after["steps"] > before["steps"]:
-        if done > before["steps"]:
-            raise RunError(
-                f"{folder.path} is in its polish, after {before['steps']} steps; more steps can't "
-                "come before it: make polish_steps larger, or start in another folder"
-            )
-        if stored["schedule"] == "cosine":
-            _say(
-                f"the cosine schedule now ends at step {after['steps']}, not {before['steps']}: "
-                "the rate rises again, which a run of so many steps from the start does not do"
-            )
+    _check_growth(folder, stored, config, done)
+    if config.schedule == "cosine" and config.steps > stored.steps:
+        _say(
+            f"the cosine schedule now ends at step {config.steps}, not {stored.steps}: the rate "
+            "rises again, which a run of so many steps from the start does not do"
+        )
     for name in ("result.json", "report.html"):  # before the settings change, in case of a kill
         (folder.path / name).unlink(missing_ok=True)
-    folder.write("config.json", {"format": FORMAT, **identity})
+    folder.write("config.json", {"format": FORMAT, **identity, "init": began})
     return folder
+
+
+def _check_growth(folder: RunFolder, stored: TrainConfig, config: TrainConfig, done: int) -> None:
+    """Raises a `RunError` unless the settings extend what is left of the stored run's phases."""
+    present = _schedule.phase_of(stored, done)
+    for index, before in enumerate(stored.phases):
+        after = config.phases[index] if index < len(config.phases) else None
+        if after == before:
+            continue
+        what = f"{folder.path} holds a run of {_written(stored)}"
+        if index < present:
+            raise RunError(
+                f"{what} that has come to phase {present + 1}, after {stored.ends[index]} steps; "
+                "only its later phases can be longer: leave the others as they are, or start in "
+                "another folder"
+            )
+        same = after is not None and dataclasses.replace(after, steps=before.steps) == before
+        if after is None or not same or after.steps < before.steps:
+            raise RunError(
+                f"{what}; its phases can be longer, and more can follow, but {_written(config)} "
+                "has others: resume it as it is, or start in another folder"
+            )
+
+
+def _written(config: TrainConfig) -> str:
+    return f"steps={config.steps}" + (f" then={config.then}" if config.then else "")
 
 
 def _say(text: str) -> None:
@@ -153,7 +214,9 @@ def finish(
     arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
-    folder.write_text("references.bib", citations.of_run(identity))
+    used = [phase.name for phase in config.phases if phase.steps]
+    used += ["rad" for phase in config.phases if getattr(phase.settings, "rad", 0)]
+    folder.write_text("references.bib", citations.of_run(identity, used))
     folder.write("result.json", solution.result)
 
 
@@ -162,20 +225,20 @@ def _train(
     network: nn.Module,
     program: _step.Program,
     config: TrainConfig,
+    state: TrainState,
     folder: RunFolder | None,
     resumes: bool,
     progress: bool,
 ) -> Solution:
     references = _measure.references(problem, config)
-    state, rows = program.init(config.seed), []
+    rows: list[Row] = []
     if folder is not None:
         saved = folder.latest(_say)
         if saved is None and resumes:
             _say(f"{folder.path}: no checkpoint was saved yet; starting at step 0")
         rows = folder.rewind(-1 if saved is None else saved)
         if saved is not None:
-            like = state if saved <= config.steps else program.start_polish(state)
-            state = folder.restore(saved, like)
+            state = folder.restore(saved, _state_in(program, config, saved))
     step = int(state.step)
     clock = _measure.Clock()
     label = f"{problem.name} {config.method}"
@@ -185,23 +248,23 @@ def _train(
     ):
         meter.line(_measure.headline(problem, config))
 
-        def record(state: _step.TrainState) -> _step.TrainState:
+        def record(state: TrainState) -> TrainState:
             state, values = program.evaluate(state, references)
             row = {name: jax.device_get(values[name]).item() for name in _measure.in_order(values)}
             if folder is not None:
                 folder.append(row)
             rows.append(row)
+            clock.mark(int(row["step"]))
             meter.row(row, clock.rate)
             return state
 
         if not rows:
             state = record(state)
         for chunk in _schedule.chunks(config, step):
-            if chunk.start == config.steps:
-                state = program.start_polish(state)
-            count = chunk.end - chunk.start
-            with clock.measure((chunk.polish, count), count):
-                state = (program.polish if chunk.polish else program.advance)(state, count)
+            if chunk.begins and chunk.phase:
+                state = program.begin(state, chunk.phase)
+            with clock.measure((chunk.phase, chunk.steps), chunk.steps):
+                state = program.advance(state, chunk.phase, chunk.steps)
                 healthy = bool(state.healthy)
             meter.advance(int(state.step))
             if healthy and chunk.evaluates:
@@ -211,7 +274,7 @@ def _train(
             if not healthy:
                 kept = f"; the last good state is in {folder.path}" if folder is not None else ""
                 broke = _measure.what_broke(int(state.step), state.losses, program.objectives)
-                where = _measure.where_it_broke(problem, *program.residuals(state))
+                where = _measure.where_it_broke(problem, *program.residuals(state, chunk.phase))
                 advice = "try a smaller learning_rate, or warmup_steps"
                 if where and not state.step:
                     advice = "see whether the equation or a condition can be computed there"
@@ -222,6 +285,14 @@ def _train(
     result = _measure.summary(problem, config, rows, state, clock)
     params = transform.export(trained)
     return Solution(network, problem.coordinates, params, trained, result, rows)
+
+
+def _state_in(program: _step.Program, config: TrainConfig, step: int) -> TrainState:
+    """Returns a state with the arrays of the phase that a run is in after `step` steps."""
+    state = program.init(config.seed)
+    for phase in range(1, _schedule.phase_of(config, step) + 1):
+        state = program.begin(state, phase)
+    return state
 
 
 def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, TrainConfig]:
@@ -242,9 +313,9 @@ def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, Trai
 
 def check_fits(problem: Problem, config: TrainConfig) -> None:
     """Raises a `ConfigError` if settings do not fit the problem or the state of JAX."""
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    if config.widest_dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ConfigError(
-            "dtype is 'float64', but JAX has 64-bit types switched off; call "
+            f"{_wants_float64(config)}, but JAX has 64-bit types switched off; call "
             "jax.config.update('jax_enable_x64', True) first"
         )
     try:
@@ -266,28 +337,44 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
             raise ConfigError(f"loss_weights: {unknown('objective', name, groups)}")
 
 
+def _wants_float64(config: TrainConfig) -> str:
+    if config.dtype == "float64":
+        return "dtype is 'float64'"
+    phase = next(p for p in config.phases if p.settings.dtype == "float64")
+    return f"the phase {phase.name} runs in float64"
+
+
+def _at(function: Callable[..., Any], phase: int) -> Callable[[TrainState], Any]:
+    return lambda state: function(state, phase)
+
+
 def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) -> None:
     """Raises a `ConfigError` if a run needs more memory than the device has.
 
     The size of the state and of one layer's values at the points of an evaluation decides clear
     cases. Otherwise step and evaluation are compiled, and their memory is read from the compiler.
     """
-    state, there = jax.eval_shape(program.init, config.seed), _memory.limit()
+    there = _memory.limit()
+    states = [jax.eval_shape(program.init, config.seed)]
+    for phase in range(1, len(config.phases)):
+        states.append(jax.eval_shape(_at(program.begin, phase), states[-1]))
     points = _measure.like_references(problem, config)
     evaluated = sum(len(at) for at, _ in points.values())
     at_once = max(evaluated, *problem.points.values(), *config.points.values())
-    values = at_once * config.width * jnp.dtype(config.dtype).itemsize
-    needed = float(_memory.of_arrays(state) + values)
+    values = at_once * config.width * jnp.dtype(config.widest_dtype).itemsize
+    needed = float(max(map(_memory.of_arrays, states)) + values)
     if 0.02 * there < needed < there:
-        calls = [
-            jax.jit(program.advance, static_argnums=1, donate_argnums=0).lower(state, 1),
-            jax.jit(program.evaluate, donate_argnums=0).lower(state, points),
-        ]
+        lowered = _step.compiled(program)
+        calls = [lowered.evaluate.lower(states[-1], points)]  # type: ignore[attr-defined]
+        for phase, state in enumerate(states):
+            if config.phases[phase].steps:
+                calls.append(lowered.advance.lower(state, phase, 1))  # type: ignore[attr-defined]
         needed = max(_memory.of_program(call.compile()) for call in calls)
     if needed > there:
         raise ConfigError(
             f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
-            "a smaller width or depth, or fewer points at once (block_points)"
+            "a smaller width or depth, fewer points at once (block_points), or lbfgs in place of a "
+            "dense quasi-Newton phase"
         )
 
 
@@ -306,6 +393,7 @@ def identity_of(
         **settings,
         "method": str(config.method),
         "optimizer": str(config.optimizer),
+        "phases": [(phase.name, phase.steps) for phase in config.phases],
         "architecture": {name: getattr(model, name) for name in ours} if model else None,
     }
 

@@ -21,7 +21,7 @@ from modsync_jax.problems import Problem
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._folder import Row
 from modsync_jax.training._solution import Solution
-from modsync_jax.training._step import TrainState, weights_of
+from modsync_jax.training._state import TrainState, weights_of
 from modsync_jax.transform import ModSyncParams
 
 _GRID_POINTS = 2**14  # points of the test grid, over all axes
@@ -32,11 +32,25 @@ _BINS = np.linspace(-8.0, 2.0, 61)  # of log10 |w|
 
 
 class Clock:
-    """Seconds of the training chunks; the first chunk of each kind includes its compilation."""
+    """Seconds of the training chunks; the first chunk of each kind includes its compilation.
 
-    def __init__(self) -> None:
+    Args:
+      share: the number of runs that train at once and share the time.
+    """
+
+    def __init__(self, share: int = 1) -> None:
         self._seen: set[Any] = set()
+        self._share, self._marks = share, dict[int, float]()
         self.steps, self.seconds, self.startup = 0, 0.0, 0.0
+
+    def mark(self, step: int) -> None:
+        """Notes the time at which a run came to a step."""
+        self._marks[step] = (self.seconds + self.startup) / self._share
+
+    def at(self, steps: Iterable[float]) -> list[float | None]:
+        """The seconds of a run until each step, compilation included; None for steps not marked."""
+        found = [self._marks.get(int(step)) for step in steps]
+        return [None if seconds is None else round(seconds, 3) for seconds in found]
 
     @property
     def rate(self) -> float:
@@ -71,7 +85,7 @@ def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, 
         "test": problem.domain.grid(grid_counts(problem)),
         "validation": np.asarray(drawn, np.float64),
     }
-    dtype = jnp.dtype(config.dtype)
+    dtype = jnp.dtype(config.widest_dtype)
     return {
         name: (jnp.asarray(points, dtype), jnp.asarray(problem.reference(points), dtype))
         for name, points in sets.items()
@@ -82,7 +96,7 @@ def like_references(problem: Problem, config: TrainConfig) -> dict[str, tuple[An
     """Returns the shapes and dtypes of the values of `references`."""
     if problem.reference is None:
         return {}
-    described = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(config.dtype))
+    described = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(config.widest_dtype))
     counts = {"test": math.prod(grid_counts(problem)), "validation": _VALIDATION_POINTS}
     d, q = len(problem.coordinates), len(problem.quantities)
     return {name: (described((n, d)), described((n, q))) for name, n in counts.items()}
@@ -187,6 +201,7 @@ def summary(
     result: dict[str, Any] = {
         "problem": problem.name,
         "method": str(config.method),
+        "trained_by": config.trained_by,
         "seed": config.seed,
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
@@ -213,6 +228,7 @@ def summary(
         "steps_per_second": round(clock.rate, 3),
         "training_seconds": round(clock.seconds + clock.startup, 3),
         "first_chunks_seconds": round(clock.startup, 3),
+        "seconds_at_rows": clock.at(row["step"] for row in rows),
     }
     device = jax.devices()[0]
     result["device"] = f"{jax.device_count()} × {device.platform} ({device.device_kind})"
@@ -277,7 +293,7 @@ def headline(problem: Problem, config: TrainConfig) -> str:
     """Returns one line about the problem, method, network, device and precision of a run."""
     device = jax.devices()[0]
     return (
-        f"modsync_jax {__version__}: {problem.name} by {config.method}, {config.depth}×"
+        f"modsync_jax {__version__}: {problem.name} by {config.trained_by}; {config.depth}×"
         f"{config.width} {config.activation}, {jax.device_count()} × {device.device_kind}, "
         f"{config.dtype} (matrix products: {config.matmul_precision}), jax {jax.__version__}"
     )

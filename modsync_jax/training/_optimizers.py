@@ -2,19 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optax
 import optax.contrib
 
+from modsync_jax import optimizers
+
 if TYPE_CHECKING:
     from modsync_jax.training._config import TrainConfig
+    from modsync_jax.training._phases import Phase
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda rate, decay: optax.adam(rate),
     "adamw": lambda rate, decay: optax.adamw(rate, weight_decay=decay),
     "muon": lambda rate, decay: optax.contrib.muon(rate, weight_decay=decay),
     "sgd": lambda rate, decay: optax.sgd(rate),
+    "soap": lambda rate, decay: optimizers.soap(rate, weight_decay=decay),
 }
 
 
@@ -31,27 +35,31 @@ class Own:
 SCHEDULES = ("constant", "exponential", "cosine")
 
 
-def learning_rate(config: "TrainConfig") -> optax.Schedule:
-    """The learning rate over steps: a linear warm-up, then the schedule by name."""
-    after = config.steps - config.warmup_steps
+def learning_rate(config: "TrainConfig", phase: "Phase", *, first: bool) -> optax.Schedule:
+    """The learning rate over the steps of a first-order phase, by name.
+
+    A linear warm-up comes before the schedule of the first phase.
+    """
+    settings: Any = phase.settings
+    peak = settings.learning_rate or config.learning_rate
+    warmup = config.warmup_steps if first else 0
     main = {
-        "constant": lambda: optax.constant_schedule(config.learning_rate),
-        "exponential": lambda: optax.exponential_decay(
-            config.learning_rate, config.decay_steps, config.decay_rate
-        ),
-        "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, after),
-    }[config.schedule]()
-    if not config.warmup_steps:
+        "constant": lambda: optax.constant_schedule(peak),
+        "exponential": lambda: optax.exponential_decay(peak, config.decay_steps, config.decay_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, phase.steps - warmup),
+    }[settings.schedule or config.schedule]()
+    if not warmup:
         return main
-    ramp = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.join_schedules([ramp, main], [config.warmup_steps])
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def weights_optimizer(config: "TrainConfig") -> optax.GradientTransformation:
-    """The base optimiser of the weights."""
-    if isinstance(config.optimizer, Own):
+def weights_optimizer(
+    config: "TrainConfig", phase: "Phase", *, first: bool
+) -> optax.GradientTransformation:
+    """The base optimiser of the weights in a first-order phase."""
+    if first and isinstance(config.optimizer, Own):
         return config.optimizer.transformation
-    return OPTIMIZERS[config.optimizer](learning_rate(config), config.weight_decay)
+    return OPTIMIZERS[phase.name](learning_rate(config, phase, first=first), config.weight_decay)
 
 
 def thresholds_optimizer(config: "TrainConfig") -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""The schedule of a run: its settings alone fix chunks, evaluations, checkpoints and polish."""
+"""The schedule of a run: its settings alone fix chunks, evaluations and checkpoints."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,30 +12,44 @@ class Chunk(NamedTuple):
     Attributes:
       start: the number of steps before it.
       end: the number of steps after it.
-      polish: whether its steps are iterations of L-BFGS.
+      phase: the index of its phase.
+      begins: whether its phase begins with it.
       evaluates: whether a row of the metrics follows.
       saves: whether a checkpoint follows.
     """
 
     start: int
     end: int
-    polish: bool
+    phase: int
+    begins: bool
     evaluates: bool
     saves: bool
+
+    @property
+    def steps(self) -> int:
+        """The number of its steps."""
+        return self.end - self.start
 
 
 def chunks(config: TrainConfig, start: int = 0) -> Iterator[Chunk]:
     """The chunks of a run from step `start` on; their ends do not depend on it."""
-    while start < config.total_steps:
-        polish = start >= config.steps
-        last = config.total_steps if polish else config.steps
-        end = min(start - start % config.chunk + config.chunk, last)
-        evaluates = end % config.eval_every == 0 or end == last
-        saves = end % config.checkpoint_every == 0 or end == last
-        yield Chunk(start, end, polish, evaluates, saves)
-        start = end
+    for phase, (first, last) in enumerate(zip(config.starts, config.ends, strict=True)):
+        redraw = getattr(config.phases[phase].settings, "redraw", 0)
+        while start < last:
+            end = min(start - start % config.chunk + config.chunk, last)
+            if redraw:  # points are redrawn between two chunks
+                end = min(end, start - (start - first) % redraw + redraw)
+            evaluates = end % config.eval_every == 0 or end == last
+            saves = end % config.checkpoint_every == 0 or end == last
+            yield Chunk(start, end, phase, start == first, evaluates, saves)
+            start = end
 
 
 def rows(config: TrainConfig) -> tuple[int, ...]:
     """The steps of all rows of the metrics of a run."""
     return (0, *(chunk.end for chunk in chunks(config) if chunk.evaluates))
+
+
+def phase_of(config: TrainConfig, step: int) -> int:
+    """The phase whose state a run has after `step` steps, before the next phase begins."""
+    return next(phase for phase, end in enumerate(config.ends) if step <= end)

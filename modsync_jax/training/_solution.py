@@ -50,7 +50,8 @@ class Solution:
             errors = self.result["errors"]
             value = errors["relative_l2"]["selected"] if errors else self.result["loss"]["selected"]
             measure = "relative L2 error" if errors else "loss"
-            outcome = f"{self.result['problem']} by {self.result['method']}: {measure} {value:.2e}"
+            by = self.result.get("trained_by", self.result["method"])
+            outcome = f"{self.result['problem']} by {by}: {measure} {value:.2e}"
             outcome += f" at step {self.result['selected_step']:,}"
         named = "".join(f", {name} = {value:.4g}" for name, value in self.unknowns.items())
         points = f"points [N, {len(self.coordinates)}] of ({', '.join(self.coordinates)})"

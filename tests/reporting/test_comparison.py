@@ -13,8 +13,8 @@ import pytest
 
 from modsync_jax import reporting
 
-FACTORS = {"adam": (1.0, 4.0), "dcgd": (0.5, 0.5)}
-SCORES = {"adam": (0.03, 0.05), "dcgd": (0.02, 0.01)}
+FACTORS = {"sum": (1.0, 4.0), "dcgd": (0.5, 0.5)}
+SCORES = {"sum": (0.03, 0.05), "dcgd": (0.02, 0.01)}
 KINDS = ("selected", "smallest", "final", "median_of_last_ten")
 STEPS = 100.0 * np.arange(12)
 FALL = np.geomspace(1, 0.01, 12)
@@ -61,7 +61,7 @@ def read(path):
 def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path):
     target = 0.04
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=target)
-    assert [row.method for row in rows] == ["dcgd", "adam"]  # by score, not as given
+    assert [row.method for row in rows] == ["dcgd", "sum"]  # by score, not as given
     for row, line in zip(rows, read(tmp_path / "out" / "comparison.csv"), strict=True):
         factors = FACTORS[row.method]
         logs = [math.log(f / 100) for f in factors]
@@ -90,7 +90,7 @@ def test_curves_figures_and_page_are_written(two_methods, tmp_path):
     curves = read(out / "curves.csv")
     assert len(curves) == 2 * 2 * 12
     last = curves[-1]
-    assert (last["method"], last["seed"], last["step"]) == ("adam", "1", "1100")
+    assert (last["method"], last["seed"], last["step"]) == ("sum", "1", "1100")
     assert float(last["seconds"]) == pytest.approx(1100 / 200)
     assert float(last["error"]) == pytest.approx(4 * 0.01)
     for name in ("solutions", "steps", "time"):
@@ -98,7 +98,7 @@ def test_curves_figures_and_page_are_written(two_methods, tmp_path):
         assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     page = (out / "comparison.html").read_text()
     title = "heat: dcgd has the lowest validation error of 2 methods, but 2 seeds in common can’t"
-    for text in (title, "the\nvalidation error", "s to 0.04", "(seeds dcgd: 1, adam: 0)"):
+    for text in (title, "the\nvalidation error", "s to 0.04", "(seeds dcgd: 1, sum: 0)"):
         assert text in page, text
     assert page.count("data:image/png;base64") == 3
     assert 'class="winner"' not in page
@@ -106,16 +106,16 @@ def test_curves_figures_and_page_are_written(two_methods, tmp_path):
 
 @pytest.mark.long
 def test_the_winner_is_marked_where_seeds_support_it(make_run, tmp_path):
-    folders = {"adam": [], "dcgd": []}
+    folders = {"sum": [], "dcgd": []}
     for seed, (method, found) in itertools.product(range(3), folders.items()):
-        score = {"adam": 0.2, "dcgd": 0.1}[method] * 1.1**seed
+        score = {"sum": 0.2, "dcgd": 0.1}[method] * 1.1**seed
         # On the test grid Adam is better: it is not what methods are ranked by.
         errors = {"relative_l2": dict.fromkeys(KINDS, 0.3 if method == "dcgd" else 0.1)}
         errors["mean_absolute"] = errors["relative_l2"]
         result = {"seed": seed, "score": score, "errors": errors}
         found.append(make_run(name=f"{method}-{seed}", result=result))
     rows = reporting.write_comparison(folders, tmp_path, target=0.1)
-    assert [row.method for row in rows] == ["dcgd", "adam"]
+    assert [row.method for row in rows] == ["dcgd", "sum"]
     page = (tmp_path / "comparison.html").read_text()
     assert "heat: dcgd is the best of 2 methods" in page
     assert '<tr class="winner"><th>★ dcgd</th>' in page and page.count("★") == 1
@@ -138,17 +138,17 @@ def test_runs_without_a_score_are_ranked_by_their_selected_errors(two_methods, t
 def test_the_page_links_to_the_reports_that_exist(make_run, tmp_path):
     run = make_run(name="modsync+dcgd width=8")
     reporting.write_report(run)
-    folders = {"modsync+dcgd": [run], "adam": [make_run(name="adam")]}
+    folders = {"modsync+dcgd": [run], "sum": [make_run(name="sum")]}
     reporting.write_comparison(folders, tmp_path / "out", target=0.1)
     page = (tmp_path / "out" / "comparison.html").read_text()
     links = re.findall('<a href="([^"]*)">', page)
-    assert len(links) == 1 and "adam (no report)" in page
+    assert len(links) == 1 and "sum (no report)" in page
     assert (tmp_path / "out" / unquote(links[0])).resolve() == run / "report.html"
 
 
 @pytest.mark.long
 def test_failed_runs_and_targets_out_of_reach_are_said(two_methods, tmp_path):
-    (two_methods["adam"][1] / "result.json").unlink()
+    (two_methods["sum"][1] / "result.json").unlink()
     rows = reporting.write_comparison(two_methods, tmp_path / "out", target=0.007)
     head, dcgd, adam = reporting.as_text(rows, 0.007)
     assert adam[1] == "2, 1 failed" and dcgd[1] == "2"
@@ -187,16 +187,16 @@ def test_runs_of_format_1_without_a_reference_have_their_total_loss(make_run, tm
 
 @pytest.mark.long
 def test_a_method_whose_runs_all_failed_comes_last(make_run, tmp_path):
-    folders = {"adam": [tmp_path / "nothing"], "dcgd": [make_run()]}
+    folders = {"sum": [tmp_path / "nothing"], "dcgd": [make_run()]}
     rows = reporting.write_comparison(folders, tmp_path / "out", target=0.1)
-    assert [row.method for row in rows] == ["dcgd", "adam"]
-    assert reporting.as_text(rows, 0.1)[2][:4] == ["adam", "1, 1 failed", "–", "–"]
+    assert [row.method for row in rows] == ["dcgd", "sum"]
+    assert reporting.as_text(rows, 0.1)[2][:4] == ["sum", "1, 1 failed", "–", "–"]
 
 
 @pytest.mark.long
 def test_nothing_to_compare_and_two_problems_are_errors(two_methods, make_run, tmp_path):
     with pytest.raises(ValueError, match="no run is finished"):
-        reporting.write_comparison({"adam": [tmp_path]}, tmp_path, target=0.1)
+        reporting.write_comparison({"sum": [tmp_path]}, tmp_path, target=0.1)
     other = make_run(name="other", result={"problem": "wave"})
     faster = make_run(name="faster", config={"coefficients": {"diffusivity": 2.0}})
     with pytest.raises(ValueError, match=r"runs are of heat and heat \(diffusivity 2\)"):

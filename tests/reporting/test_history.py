@@ -79,7 +79,7 @@ def test_the_learning_rate_is_drawn_only_where_it_varies_in_training(make_run):
     in_polish = np.where(np.arange(12) > 8, 0.0, constant)
     for k, (rates, shown) in enumerate(((constant, 0), (falling, 1), (in_polish, 0))):
         columns = {"learning_rate": rates}
-        run = _run.read(make_run(name=f"run-{k}", polish_steps=300, columns=columns))
+        run = _run.read(make_run(name=f"run-{k}", then=300, columns=columns))
         labels = [axis.get_ylabel() for axis in _history.history(run).axes]
         assert labels.count("learning\nrate") == shown
 
@@ -112,14 +112,14 @@ def test_cosines_are_dots_with_a_running_mean_and_the_share_opposed(make_run, te
 
 
 def test_threshold_curves_end_where_the_polish_starts(make_run):
-    run = _run.read(make_run(polish_steps=300))
+    run = _run.read(make_run(then=300))
     keep, *thresholds = _history.sparsity(run).axes
     assert _curves(keep)["layer 1"][-1, 0] == 1100
     assert len(thresholds) == 2
     for axis in thresholds:
         lengths = {len(line.get_xdata()) for line in axis.get_lines()}
         assert lengths == {9, 2}  # rows at 0 to 800, and the line at the start of the polish
-    assert "L-BFGS polish" in [text.get_text() for text in keep.texts]
+    assert [text.get_text() for text in keep.texts] == ["adam", "lbfgs"]
 
 
 @pytest.mark.long

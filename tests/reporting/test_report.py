@@ -54,7 +54,7 @@ def _check_figures(folder, names):
 
 
 def test_the_report_is_one_file_with_every_figure(make_run):
-    folder = make_run(polish_steps=300)
+    folder = make_run(then=300)
     page = _write(folder)
     names = ["solution", "slices", "residuals", "history", "cosine", "sparsity", "layers", "points"]
     _check_figures(folder, names)

@@ -16,7 +16,7 @@ STEPS = np.array([0.0, 50.0, 100.0])
 
 
 def error(method, width, seed):
-    return {"adam": 1.0, "dcgd": 0.5}[method] / width * (1.0 + seed)
+    return {"sum": 1.0, "dcgd": 0.5}[method] / width * (1.0 + seed)
 
 
 def score(method, width, seed):
@@ -38,10 +38,10 @@ def write(folder, rows):
 @pytest.fixture
 def folder(tmp_path):
     rows, groups = [], {}
-    for method in ("adam", "dcgd"):
+    for method in ("sum", "dcgd"):
         for width in (8, 64):
             for seed in (0, 1):
-                failed = (method, width, seed) == ("adam", 8, 1)
+                failed = (method, width, seed) == ("sum", 8, 1)
                 name = f"{method}-width={width}-seed={seed}"
                 value = error(method, width, seed)
                 rows.append(
@@ -72,7 +72,7 @@ def read(folder):
 
 
 def seeds_of(method, width):
-    return [0] if (method, width) == ("adam", 8) else [0, 1]
+    return [0] if (method, width) == ("sum", 8) else [0, 1]
 
 
 @pytest.mark.parametrize("scored", [True, False])
@@ -82,7 +82,7 @@ def test_configurations_are_ranked_by_geometric_means_of_scores_over_seeds(folde
         rows[-1]["score"] = ""
     ranked = reporting.configurations(rows)
     expected, scores = {}, {}
-    for method, width in itertools.product(("adam", "dcgd"), (8, 64)):
+    for method, width in itertools.product(("sum", "dcgd"), (8, 64)):
         seeds = seeds_of(method, width)
         name = f"{method} width={width}"
         expected[name] = geometric([error(method, width, seed) for seed in seeds])
@@ -93,16 +93,16 @@ def test_configurations_are_ranked_by_geometric_means_of_scores_over_seeds(folde
         assert found.score.mean == pytest.approx(by[found.name])
         assert found.selected.mean == pytest.approx(expected[found.name])
         assert found.final.mean == pytest.approx(2 * expected[found.name])
-        assert found.failed == (found.name == "adam width=8") and found.replicas == 2
+        assert found.failed == (found.name == "sum width=8") and found.replicas == 2
     head, first, *_ = reporting.as_table(ranked)
     assert head == ["method", "width", "replicas", "score", "selected", "final"]
-    assert first[:3] == (["adam", "8", "2, 1 not finite"] if scored else ["dcgd", "64", "2"])
+    assert first[:3] == (["sum", "8", "2, 1 not finite"] if scored else ["dcgd", "64", "2"])
 
 
 @pytest.mark.long
 def test_the_page_names_the_lowest_score_and_shows_every_axis(folder):
     page = reporting.write_sweep(folder).read_text()
-    assert "burgers: adam width=8 has the lowest validation error of 4 configurations" in page
+    assert "burgers: sum width=8 has the lowest validation error of 4 configurations" in page
     assert "1 seed in common can’t show that it is the best" in page and "★" not in page
     assert "2, 1 not finite" in page
     for name in ("curves", "selected-width"):
@@ -127,7 +127,7 @@ def test_the_best_choice_of_an_axis_is_that_of_the_lowest_score(folder):
     axis = _sweep._against(rows, "method", "selected").axes[0]
     lines = [line for line in axis.get_lines() if line.get_linestyle() == "-"]
     drawn = {line.get_label(): line.get_ydata()[0] for line in lines}
-    for method in ("adam", "dcgd"):
+    for method in ("sum", "dcgd"):
         chosen = min((8, 64), key=lambda w, m=method: score(m, w, 0))
         errors = [error(method, chosen, seed) for seed in seeds_of(method, chosen)]
         assert drawn[method] == pytest.approx(geometric(errors))
@@ -192,7 +192,7 @@ def test_an_axis_of_one_method_is_no_value_of_the_others(folder):
     rows = [{name: row[name] for name in axes} | row for row in rows]
     names = [found.name for found in reporting.configurations(rows)]
     dcgd = {"dcgd width=8 dcgd.c=8", "dcgd width=64 dcgd.c=64"}
-    assert set(names) == {"adam width=8", "adam width=64", *dcgd}
+    assert set(names) == {"sum width=8", "sum width=64", *dcgd}
     none = [{**row, "dcgd.c": row["dcgd.c"] or None} for row in rows]  # as the sweep returns it
     assert [found.name for found in reporting.configurations(none)] == names
     lines = _sweep._against(rows, "dcgd.c", "selected").axes[0].get_lines()

@@ -39,7 +39,7 @@ def test_a_grid_is_read_with_the_types_of_its_settings():
         "beta=x": "beta has the value 'x'; it takes numbers",
         "factorized=maybe": "it takes true or false",
         "width=1;width=2": "width is given twice",
-        "method=adam": "give --methods=",
+        "method=sum": "give --methods=",
         "loss_weights=1": "'loss_weights' must be one of its keys, loss_weights.NAME=",
         "beta.x=1": "'beta.x' must be beta=",
         "": "grid is empty; give axes such as seed=0..7",
@@ -57,13 +57,13 @@ def test_mistakes_in_a_grid_are_one_clear_line(text, message):
 @pytest.mark.parametrize(
     ("methods", "grid", "message"),
     [
-        (["adam"], {"width": []}, "width needs values"),
-        (["adam", "adam"], {}, "method needs values, each once"),
-        (["adam"], {"seed": [1, 1]}, "seed needs values, each once"),
-        (["adam"], {"width": [0]}, "width is 0; it must be 1 or more"),
-        (["adma"], {}, "did you mean 'adam'"),
-        (["adam"], {"cagrad.c": [0.1]}, "none of the methods adam has cagrad.c"),
-        (["adam"], {"seed": range(2000), "width": range(1, 1000)}, "1,998,000 networks are too"),
+        (["sum"], {"width": []}, "width needs values"),
+        (["sum", "sum"], {}, "method needs values, each once"),
+        (["sum"], {"seed": [1, 1]}, "seed needs values, each once"),
+        (["sum"], {"width": [0]}, "width is 0; it must be 1 or more"),
+        (["smu"], {}, "did you mean 'sum'"),
+        (["sum"], {"cagrad.c": [0.1]}, "none of the methods sum has cagrad.c"),
+        (["sum"], {"seed": range(2000), "width": range(1, 1000)}, "1,998,000 networks are too"),
     ],
 )
 def test_grids_that_can_not_be_run_are_an_error(methods, grid, message):
@@ -73,8 +73,8 @@ def test_grids_that_can_not_be_run_are_an_error(methods, grid, message):
 
 def test_replicas_are_the_product_and_know_all_their_settings():
     grid = {"width": [8, 16], "loss_weights.boundary": [1.0, 2.0], "seed": range(2)}
-    found = _grid.replicas(["adam", "dcgd"], grid, {"depth": 3, "loss_weights": {"residual": 5.0}})
-    expected = list(itertools.product(["adam", "dcgd"], [8, 16], [1.0, 2.0], range(2)))
+    found = _grid.replicas(["sum", "dcgd"], grid, {"depth": 3, "loss_weights": {"residual": 5.0}})
+    expected = list(itertools.product(["sum", "dcgd"], [8, 16], [1.0, 2.0], range(2)))
     assert [tuple(replica.point.values()) for replica in found] == expected
     for replica, (method, width, weight, seed) in zip(found, expected, strict=True):
         config = replica.config
@@ -104,7 +104,7 @@ def test_groups_share_all_that_is_not_a_number_and_the_largest_comes_first():
         "seed": range(4),
         "sampler": ["uniform", "low-discrepancy"],
     }
-    found = _grid.replicas(["adam", "dcgd"], grid, {})
+    found = _grid.replicas(["sum", "dcgd"], grid, {})
     groups = _grid.groups(found)
     assert len(groups) == 2 * 2 * 2
     assert [group.config.width for group in groups] == [64] * 4 + [8] * 4
@@ -121,7 +121,7 @@ def test_groups_share_all_that_is_not_a_number_and_the_largest_comes_first():
 
 def test_numbers_that_a_program_can_not_vary_make_groups():
     grid = {"coefficients.viscosity": [0.01, 0.1], "beta": [0.3], "seed": [0, 1]}
-    found = _grid.replicas(["adam"], grid, {})
+    found = _grid.replicas(["sum"], grid, {})
     (one,) = _grid.groups(found)
     assert one.numbers == ("coefficients.viscosity", "seed")  # beta is the same for all
     two = _grid.groups(found, fixed={"coefficients.viscosity"})
@@ -131,7 +131,7 @@ def test_numbers_that_a_program_can_not_vary_make_groups():
 
 def test_work_grows_with_replicas_steps_depth_and_the_square_of_the_width():
     def first(*settings):
-        sets = [_grid.replicas(["adam"], grid, {"steps": 500, **more}) for grid, more in settings]
+        sets = [_grid.replicas(["sum"], grid, {"steps": 500, **more}) for grid, more in settings]
         return _grid.groups([replica for found in sets for replica in found])[0].config
 
     # 32² · 2 is more than 8² · 16, 3 · 8² than 10², 2 · 8² than 10², 4 · 500 than 1500.
@@ -145,7 +145,7 @@ def test_work_grows_with_replicas_steps_depth_and_the_square_of_the_width():
 
 def test_groups_of_other_replicas_have_other_folders():
     """A grid that has grown keeps what was trained."""
-    found = _grid.replicas(["adam"], {"width": [8], "seed": range(4)}, {})
+    found = _grid.replicas(["sum"], {"width": [8], "seed": range(4)}, {})
     one, grown = (_grid.groups(members)[0] for members in (found[:2], found))
     assert one.label == grown.label and one.folder != grown.folder
     assert one.folder == _grid.groups(found[:2])[0].folder
@@ -153,5 +153,5 @@ def test_groups_of_other_replicas_have_other_folders():
 
 def test_axes_of_one_mapping_and_its_fixed_entries_are_set_together():
     grid = {"loss_weights.boundary": [2.0], "loss_weights.data": [3.0]}
-    (replica,) = _grid.replicas(["adam"], grid, {"loss_weights": {"residual": 5.0}})
+    (replica,) = _grid.replicas(["sum"], grid, {"loss_weights": {"residual": 5.0}})
     assert replica.config.loss_weights == {"boundary": 2.0, "data": 3.0, "residual": 5.0}

@@ -19,7 +19,7 @@ UNTOUCHED = dataclasses.replace(problems.get("poisson1d"), reference=None)
 
 
 def group_of(grid, **settings):
-    (group,) = _grid.groups(_grid.replicas(["adam"], grid, {**SETTINGS, **settings}))
+    (group,) = _grid.groups(_grid.replicas(["sum"], grid, {**SETTINGS, **settings}))
     return group
 
 
@@ -33,7 +33,7 @@ def poisson(config):
 @pytest.fixture(scope="module")
 def trainer():
     grid = {"seed": [3, 4, 5], "coefficients.frequency": [1.0, 2.0]}
-    group = group_of(grid, polish_steps=20)
+    group = group_of(grid, then="lbfgs:20")
     return _group.Trainer(group, poisson, _replicas.make_mesh(), "map")
 
 
@@ -65,17 +65,18 @@ def test_all_numbers_of_a_replica_reach_its_program(trainer, monkeypatch):
     assert built.problem.coefficients["frequency"] == 3.0
 
 
-def test_the_polish_begins_once(trainer, monkeypatch):
+def test_a_later_phase_begins_once(trainer, monkeypatch):
     begun = []
 
     def mapped(function):
-        return lambda each, common: begun.append(function.__name__) or each[0]
+        return lambda each, common: begun.append(function) or each[0]
 
     monkeypatch.setattr(trainer, "_mapped", mapped)
     monkeypatch.setattr(trainer, "compiled", lambda batch, chunk: lambda b, each: b)
     for chunk in _schedule.chunks(trainer.group.config):
         trainer.run(jnp.zeros(8), chunk)
-    assert chunk.end == 60 and begun == ["_start_polish"]
+    (function,) = begun
+    assert chunk.end == 60 and (function.func, function.args) == (trainer._begin, (1,))
 
 
 @pytest.mark.parametrize(("healthy", "expected"), [(True, 3.0), (False, np.nan)])
@@ -119,11 +120,8 @@ class Sums:
     def place(self, batch):
         return batch
 
-    def like(self):
-        return "training"
-
-    def polishing(self, like):
-        return f"polishing after {like}"
+    def like(self, phase=0):
+        return f"phase {phase}"
 
     def run(self, batch, chunk):
         self.taken.append((chunk.start, chunk.end))
@@ -176,7 +174,7 @@ def test_replicas_go_to_the_end_and_one_that_breaks_stays():
     run = trained(Sums(THREE, breaks={1: 15}))
     assert run.saved == [20, 40]
     broken = "step 15: loss 'residual' is nan"
-    assert run.said == [f"adam-seed=8: {broken}; the others go on"]
+    assert run.said == [f"sum-seed=8: {broken}; the others go on"]
     # The best of the row's errors, and of those in training, not of padding.
     assert run.shown[0] == (10, "3/3 alive  smallest error 1.00e-01")
     assert run.shown[-1] == (40, "2/3 alive  smallest error 1.00e-01")
@@ -209,15 +207,13 @@ def test_what_is_inherited_goes_on_at_the_step_of_those_that_are_finite():
     begun = begun._replace(runs=begun.runs._replace(step=begun.runs.step.at[1].set(3)))
     likes = []
     run = trained(trainer, inherit=lambda like: likes.append(like) or begun)
-    assert likes == ["training"] and trainer.taken == [(20, 30), (30, 40)]
+    assert likes == ["phase 0"] and trainer.taken == [(20, 30), (30, 40)]
     assert run.outcomes[0].result["steps"] == 40
 
 
-@pytest.mark.parametrize(
-    ("step", "like"), [(20, "training"), (40, "training"), (50, "polishing after training")]
-)
-def test_a_checkpoint_in_the_polish_has_its_arrays(step, like):
-    trainer = Sums(group_of({"seed": [7, 8, 9]}, polish_steps=20))
+@pytest.mark.parametrize(("step", "like"), [(20, "phase 0"), (40, "phase 0"), (50, "phase 1")])
+def test_a_checkpoint_has_the_arrays_of_its_phase(step, like):
+    trainer = Sums(group_of({"seed": [7, 8, 9]}, then="lbfgs:20"))
     folder = Folder(trainer.start(step), step)
     trained(trainer, folder)
     assert folder.likes == [like] and trainer.taken[0] == (step, step + 10)
@@ -227,7 +223,7 @@ def test_a_signal_stops_with_a_checkpoint_but_not_after_the_last_step(monkeypatc
     trainer, folder = Sums(THREE), Folder()
     asked = iter([False, False, True])
     monkeypatch.setattr(_hosts, "any_of", lambda flag: next(asked))
-    with pytest.raises(Interrupted, match="stopped at step 30 of 40 of adam; go on with the same"):
+    with pytest.raises(Interrupted, match="stopped at step 30 of 40 of sum; go on with the same"):
         trained(trainer, folder)
     assert folder.saved == [20, 30]
     asked = iter([False, False, False, True])

@@ -25,7 +25,7 @@ def rod(length=1.0, source=1.0):
 
 
 def test_a_coefficient_of_the_domain_can_not_be_traced():
-    (replica,) = _grid.replicas(["adam"], {"coefficients.length": [2.0]}, {})
+    (replica,) = _grid.replicas(["sum"], {"coefficients.length": [2.0]}, {})
 
     def traced(name):
         return _sweep._may_be_traced(lambda config: rod(**config.coefficients), replica, name)
@@ -58,7 +58,7 @@ def fitted(monkeypatch):
 
     def sizes(count, limit, there):
         monkeypatch.setattr(_memory, "limit", lambda: there)
-        (group,) = _grid.groups(_grid.replicas(["adam"], {"seed": range(count)}, SHORT))
+        (group,) = _grid.groups(_grid.replicas(["sum"], {"seed": range(count)}, SHORT))
         mesh = SimpleNamespace(shape={"replicas": 4})
         said = []
         made = _sweep._fitting(group, None, mesh, "map", limit, said.append)
@@ -112,9 +112,9 @@ def test_the_best_go_on_from_where_they_were(stages, tmp_path):
     """Scores are the learning rates: the lowest two of four go on, then the lowest."""
     grid = {"learning_rate": [4e-3, 1e-3, 3e-3, 2e-3]}
     sweeps.sweep(
-        "poisson1d", ["adam"], grid, output_dir=tmp_path / "s", halving=2, steps=40, **SHORT
+        "poisson1d", ["sum"], grid, output_dir=tmp_path / "s", halving=2, steps=40, **SHORT
     )
-    names = [f"adam-learning_rate={rate}" for rate in grid["learning_rate"]]
+    names = [f"sum-learning_rate={rate}" for rate in grid["learning_rate"]]
     assert stages == [
         (10, 0, [names]),
         (20, 10, [[names[1], names[3]]]),
@@ -125,14 +125,14 @@ def test_the_best_go_on_from_where_they_were(stages, tmp_path):
 def test_coefficients_that_can_not_be_traced_make_groups(stages, tmp_path, monkeypatch):
     monkeypatch.setattr(_sweep, "_problem_of", lambda problem, config: rod(**config.coefficients))
     grid = {"coefficients.length": [1.0, 2.0], "coefficients.source": [1.0, 3.0]}
-    sweeps.sweep(rod(), ["adam"], grid, output_dir=tmp_path / "s", steps=10, **SHORT)
+    sweeps.sweep(rod(), ["sum"], grid, output_dir=tmp_path / "s", steps=10, **SHORT)
     ((_, _, groups),) = stages
     assert [[name.count("length=1.0") for name in names] for names in groups] == [[1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize("stage", [20, None])
 def test_a_group_is_trained_to_its_stage_from_what_it_inherits(stage, monkeypatch):
-    (group,) = _grid.groups(_grid.replicas(["adam"], {"seed": [0]}, {"steps": 40, **SHORT}))
+    (group,) = _grid.groups(_grid.replicas(["sum"], {"seed": [0]}, {"steps": 40, **SHORT}))
     trainer, kept, asked = SimpleNamespace(group=group), [], []
 
     def train(trainer, folder, say, show, *, until=None, inherit=lambda like: None):

@@ -12,7 +12,7 @@ from modsync_jax.sweeps import _grid, _group, _store
 from modsync_jax.training import _folder, _loop, _step
 from modsync_jax.training._folder import RunFolder
 
-REPLICAS = _grid.replicas(["adam"], {"seed": range(4)}, {"width": 4, "depth": 1})
+REPLICAS = _grid.replicas(["sum"], {"seed": range(4)}, {"width": 4, "depth": 1})
 NAMES = [replica.name for replica in REPLICAS]
 
 

@@ -99,8 +99,8 @@ def test_a_replica_that_is_not_finite_does_not_touch_the_others(tmp_path, capsys
     settings = {"optimizer": "sgd", "progress": True}
     good = {"seed": [0, 1], "learning_rate": [1e-3]}
     bad = {"seed": [0, 1], "learning_rate": [1e-3, 1e30]}
-    alone = swept(["adam"], good, tmp_path / "a", **settings)
-    mixed = swept(["adam"], bad, tmp_path / "b", **settings)
+    alone = swept(["sum"], good, tmp_path / "a", **settings)
+    mixed = swept(["sum"], bad, tmp_path / "b", **settings)
     assert [row["status"] for row in mixed] == ["finished", "not finite"] * 2
     assert "learning_rate=1e+30: step 1: loss" in capsys.readouterr().err
     assert all("loss" in row["failure"] for row in mixed[1::2])
@@ -134,7 +134,7 @@ def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp
     grid = {"learning_rate": [1e-7, 5e-3]}
     for resume in (False, True):
         rows = sweeps.sweep(
-            breaking(), ["adam"], grid, output_dir=tmp_path / "s", resume=resume, **settings
+            breaking(), ["sum"], grid, output_dir=tmp_path / "s", resume=resume, **settings
         )
         assert [row["status"] for row in rows] == ["finished", "not finite"]
         assert 0 < rows[1]["selected_step"] < rows[1]["steps"] < 400
@@ -170,7 +170,7 @@ def test_the_better_of_a_group_is_chosen_by_validation_not_by_test(tmp_path):
 
     problem = dataclasses.replace(problems.get("burgers"), reference=reference)
     grid = {"seed": range(4)}
-    rows = sweeps.sweep(problem, ["adam"], grid, output_dir=tmp_path / "s", export="best", **SHORT)
+    rows = sweeps.sweep(problem, ["sum"], grid, output_dir=tmp_path / "s", export="best", **SHORT)
     assert 128**2 in calls
     by_score = min(rows, key=lambda row: row["score"])
     assert by_score != min(rows, key=lambda row: row["selected"])
@@ -215,7 +215,7 @@ def test_the_table_is_the_same_in_all_its_forms_and_a_larger_grid_goes_on(tmp_pa
     with pytest.raises(RunError, match="add --resume"):
         swept(["dcgd"], grid, out)
     with pytest.raises(RunError, match="another configuration"):
-        swept(["adam"], grid, out, resume=True, depth=2)
+        swept(["sum"], grid, out, resume=True, depth=2)
     grown = swept(["dcgd"], grid, out, resume=True)
     assert [row["width"] for row in grown] == [6, 6, 4, 4]
     assert grown[2:] == table
@@ -225,7 +225,7 @@ def test_the_table_is_the_same_in_all_its_forms_and_a_larger_grid_goes_on(tmp_pa
 @pytest.mark.long
 def test_a_network_too_large_for_a_device_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"one network on each device needs .* GiB and"):
-        swept(["adam"], {"seed": [0]}, tmp_path / "s", width=200_000, depth=3)
+        swept(["sum"], {"seed": [0]}, tmp_path / "s", width=200_000, depth=3)
 
 
 @pytest.mark.long
@@ -242,7 +242,7 @@ def test_a_network_too_large_for_a_device_is_one_line(tmp_path):
 def test_mistakes_are_one_clear_line(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         sweeps.sweep(
-            "burgers", ["adam"], {"seed": [0]}, output_dir=tmp_path / "s", **SHORT, **arguments
+            "burgers", ["sum"], {"seed": [0]}, output_dir=tmp_path / "s", **SHORT, **arguments
         )
     assert not (tmp_path / "s").exists()
 
@@ -325,7 +325,7 @@ def test_coefficients_of_the_equation_are_an_axis(tmp_path):
     file.write_text(LONG)
     grid = {"coefficients.length": [1.0, 2.0], "coefficients.source": [1.0, 3.0]}
     table = sweeps.sweep(
-        f"{file}:rod", ["adam"], grid, output_dir=tmp_path / "r", export="none", **SHORT
+        f"{file}:rod", ["sum"], grid, output_dir=tmp_path / "r", export="none", **SHORT
     )
     assert len(list((tmp_path / "r" / "groups").iterdir())) == 2
     losses = [row["loss_final"] for row in table]

@@ -23,15 +23,15 @@ def result(steps=30, **changes):
 
 
 def row(failure="", score=0.05, **changes):
-    (replica,) = _grid.replicas(["adam"], {"seed": [3]}, {"steps": 20, "polish_steps": 10})
+    (replica,) = _grid.replicas(["sum"], {"seed": [3]}, {"steps": 20, "then": "lbfgs:10"})
     kept = {"result": result(**changes), "failure": failure, "score": score}
     return _table.rows([replica], [kept])[0]
 
 
 def test_a_row_says_what_a_run_came_to():
     assert row() == {
-        "method": "adam", "seed": 3, "status": "finished", "failure": "",
-        "replica": "adam-seed=3", "steps": 30, "score": 0.05, "selected": 0.1, "smallest": 0.2,
+        "method": "sum", "seed": 3, "status": "finished", "failure": "",
+        "replica": "sum-seed=3", "steps": 30, "score": 0.05, "selected": 0.1, "smallest": 0.2,
         "final": 0.3, "median_of_last_ten": 0.4, "mean_absolute": 1.1, "loss_selected": 2.0,
         "loss_final": 3.0, "unknown_c": 4.0, "keep": 0.8, "selected_step": 20, "parameters": 7,
         "milliseconds_a_step": 20.0,

@@ -10,7 +10,7 @@ from modsync_jax.training import ConfigError, TrainConfig
 from modsync_jax.training._optimizers import learning_rate, weights_optimizer
 
 MISTAKES = {
-    "steps": (0, "1 or more"),
+    "steps": (-1, "0 or more"),
     "width": (-3, "1 or more"),
     "depth": (0, "1 or more"),
     "seed": (-1, "0 or more"),
@@ -26,11 +26,12 @@ MISTAKES = {
     "activation": ("tahn", "did you mean 'tanh'"),
     "dtype": ("float16", "known: float32, float64"),
     "warmup_steps": (20_000, "below steps=20000"),
+    "weight_decay": (-1.0, "0 or more"),
     "eval_every": (150, "multiple of chunk=100, for example 200"),
     "checkpoint_every": (700, "multiple of eval_every=500"),
     "loss_weights": ({"residual": -1.0}, "positive"),
     "coefficients": ({"viscosity": float("inf")}, "viscosity is inf; it must be a number"),
-    "polish_steps": (1.5, "whole number"),
+    "fourier_features": (1.5, "whole number"),
     "threshold_learning_rate": (float("nan"), "must be a number"),
 }
 
@@ -59,7 +60,8 @@ def test_every_field_has_help_and_its_default_is_allowed():
 
 def test_schedules_equal_their_formulas():
     def rates(steps, **settings):
-        schedule = learning_rate(TrainConfig(steps=1000, learning_rate=2e-3, **settings))
+        config = TrainConfig(steps=1000, learning_rate=2e-3, **settings)
+        schedule = learning_rate(config, config.phases[0], first=True)
         return np.array([schedule(step) for step in steps])
 
     steps = np.array([0, 10, 250, 999])
@@ -88,7 +90,8 @@ def test_schedules_equal_their_formulas():
 def test_optimisers_by_name_are_the_library_s(name, expected):
     params = {"kernel": np.ones((3, 2), np.float32)}
     grads = {"kernel": np.arange(6.0, dtype=np.float32).reshape(3, 2)}
-    ours = weights_optimizer(TrainConfig(optimizer=name, learning_rate=1e-3, weight_decay=0.1))
+    config = TrainConfig(optimizer=name, learning_rate=1e-3, weight_decay=0.1)
+    ours = weights_optimizer(config, config.phases[0], first=True)
     got, _ = ours.update(grads, ours.init(params), params)
     want, _ = expected.update(grads, expected.init(params), params)
     np.testing.assert_array_equal(got["kernel"], want["kernel"])

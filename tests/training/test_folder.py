@@ -62,7 +62,7 @@ def test_a_checkpoint_is_read_into_longer_and_shorter_arrays(tmp_path):
 @pytest.mark.long
 def test_an_older_network_is_never_loaded_in_silence(tmp_path):
     run = tmp_path / "run"
-    modsync_jax.solve("poisson1d", "adam", output_dir=run, **RUN)
+    modsync_jax.solve("poisson1d", "sum", output_dir=run, **RUN)
     data_files(run, 10)[-1].write_bytes(b"")
     with pytest.warns(UserWarning) as said:
         older = modsync_jax.load(run)
@@ -73,7 +73,7 @@ def test_an_older_network_is_never_loaded_in_silence(tmp_path):
 
 def test_lost_checkpoints_are_not_a_new_start(tmp_path):
     run = tmp_path / "run"
-    modsync_jax.solve("poisson1d", "adam", output_dir=run, **RUN)
+    modsync_jax.solve("poisson1d", "sum", output_dir=run, **RUN)
     (run / "result.json").unlink()
     for step in (5, 10):
         for file in data_files(run, step):
@@ -81,24 +81,24 @@ def test_lost_checkpoints_are_not_a_new_start(tmp_path):
         (run / "checkpoints" / str(step)).rename(run / f"lost-{step}")
     rows = read_metrics(run)
     with pytest.raises(RunError, match=r"are gone \(it had those of step 5, 10\)"):
-        modsync_jax.solve("poisson1d", "adam", output_dir=run, resume=True, **RUN)
+        modsync_jax.solve("poisson1d", "sum", output_dir=run, resume=True, **RUN)
     assert read_metrics(run) == rows
 
 
 @pytest.mark.long
 def test_a_run_that_was_stopped_before_its_first_checkpoint_says_that_it_starts(tmp_path, capsys):
     RunFolder(tmp_path / "run", {}, resume=False).write("metrics.csv", {})
-    modsync_jax.solve("poisson1d", "adam", output_dir=tmp_path / "x", **RUN)
+    modsync_jax.solve("poisson1d", "sum", output_dir=tmp_path / "x", **RUN)
     (tmp_path / "run" / "config.json").write_text((tmp_path / "x" / "config.json").read_text())
     (tmp_path / "run" / "metrics.csv").unlink()
-    modsync_jax.solve("poisson1d", "adam", output_dir=tmp_path / "run", resume=True, **RUN)
+    modsync_jax.solve("poisson1d", "sum", output_dir=tmp_path / "run", resume=True, **RUN)
     assert "no checkpoint was saved yet; starting at step 0" in capsys.readouterr().err
 
 
 @pytest.mark.long
 def test_damaged_checksums_are_one_line(tmp_path):
     run = tmp_path / "run"
-    modsync_jax.solve("poisson1d", "adam", output_dir=run, **RUN)
+    modsync_jax.solve("poisson1d", "sum", output_dir=run, **RUN)
     (run / "checksums.json").write_text('{"5": ')
     with pytest.raises(RunError, match=r"checksums.json is damaged; delete it to use"):
         modsync_jax.load(run)

@@ -71,5 +71,5 @@ def test_an_older_run_of_modsync_does_not_go_on_with_another_state(tmp_path):
 def test_a_folder_of_a_newer_format_is_refused_in_one_line(run):
     path = run / "config.json"
     path.write_text(path.read_text().replace("{", '{"format": 99,', 1))
-    with pytest.raises(RunError, match=r"has format 99, .* reads 2 and older; install the newer"):
+    with pytest.raises(RunError, match=r"has format 99, .* reads 3 and older; install the newer"):
         modsync_jax.load(run)

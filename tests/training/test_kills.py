@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 # A checkpoint every ten steps: most of the run's time is spent in writing them.
 COMMAND = [
     sys.executable, "-m", "experiments.train", "--problem=burgers", "--method=modsync+dcgd",
-    "--width=8", "--depth=2", "--steps=200", "--polish_steps=10", "--points=residual=64",
+    "--width=8", "--depth=2", "--steps=200", "--then=lbfgs:10", "--points=residual=64",
     "--chunk=5", "--eval_every=10", "--checkpoint_every=10", "--platform=cpu",
 ]  # fmt: skip
 # With jax 0.6, code from the cache of compilations rounds otherwise than fresh code.

@@ -11,14 +11,15 @@ import pytest
 
 from modsync_jax import methods, networks, problems, sparsity
 from modsync_jax.problems import Problem
-from modsync_jax.training import TrainConfig, _step
+from modsync_jax.training import TrainConfig, _first_order, _state, _step
 from modsync_jax.training._solution import field_of
 from modsync_jax.transform import ModSyncParams, export
 
 PROBLEM = problems.get("poisson1d", frequency=1.0)
 NETWORK = networks.MLP(width=4, depth=1)
 CONFIG = TrainConfig(
-    method="modsync+dcgd", points={"residual": 8}, polish_points=2, loss_weights={"boundary": 10.0},
+    method="modsync+dcgd", points={"residual": 8}, then="lbfgs(points=2):3",
+    loss_weights={"boundary": 10.0},
     schedule="exponential", decay_rate=0.5, decay_steps=1, threshold_learning_rate=7e-3,
 )  # fmt: skip
 SEED, STEPS = 5, 2
@@ -95,8 +96,8 @@ def seen():
             new.params.thresholds,
         )
         start = new._replace(params=ModSyncParams(new.params.weights, cut))
-        advance = jax.jit(run.advance, static_argnums=1)
-        ended = advance(start, STEPS)
+        advance = jax.jit(run.advance, static_argnums=(1, 2))
+        ended = advance(start, 0, STEPS)
         trained, methodical = drawn_from(sampled), drawn_from(drawn)
         evaluate = jax.jit(run.evaluate)
         after, row = evaluate(ended, REFERENCES)
@@ -118,8 +119,8 @@ def polish(seen):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.random, "fold_in", seen.streams)
         patch.setattr(Problem, "sample", sampling)
-        before = jax.jit(seen.run.start_polish)(seen.ended)
-        after = jax.jit(seen.run.polish, static_argnums=1)(before, 3)
+        before = jax.jit(seen.run.begin, static_argnums=1)(seen.ended, 1)
+        after = jax.jit(seen.run.advance, static_argnums=(1, 2))(before, 1, 3)
     return SimpleNamespace(**locals())
 
 
@@ -158,7 +159,7 @@ def test_errors_are_those_of_the_network_with_its_masks(seen):
 
 
 def test_residuals_are_those_of_the_network_with_its_masks(seen):
-    batch, found = jax.jit(seen.run.residuals)(seen.ended)
+    batch, found = jax.jit(seen.run.residuals, static_argnums=1)(seen.ended, 0)
     params = export(seen.ended.params)
     field = field_of(NETWORK, ("x",), params["network"])
     expected = jax.jit(lambda batch: PROBLEM.pointwise(field, {}, batch))(batch)
@@ -210,18 +211,18 @@ def test_cosines_are_counted_from_row_to_row(seen):
 
 def test_a_gradient_of_zero_is_in_conflict_with_none():
     """Here of a network of zeros, which solves the equation."""
-    config = TrainConfig(method="adam", points={"residual": 8})
+    config = TrainConfig(method="sum", points={"residual": 8})
     problem = problems.get("poisson1d", frequency=0.0)  # solved by 0
     run = _step.build(problem, NETWORK, config)
     state = run.init(0)
-    state = run.advance(state._replace(params=jax.tree.map(jnp.zeros_like, state.params)), 1)
+    state = run.advance(state._replace(params=jax.tree.map(jnp.zeros_like, state.params)), 0, 1)
     assert state.conflict.batches == 1
     assert state.conflict.cosines[0] == 0 == state.conflict.opposed[0]
 
 
 def test_a_stopped_run_stays_as_it_is(seen):
     stopped = seen.start._replace(healthy=jnp.array(False))
-    after = seen.advance(stopped, STEPS)
+    after = seen.advance(stopped, 0, STEPS)
     unchanged = after._replace(losses=stopped.losses)
     jax.tree.map(np.testing.assert_array_equal, unchanged, stopped)
 
@@ -240,7 +241,7 @@ def test_a_step_is_taken_when_all_is_finite(seen, losses, update, sound, taken):
     weights = {"a": jnp.ones(2), "b": jnp.ones(1)}
     state = seen.new._replace(params=weights, opt_state=jnp.array(1.0))
     updates = {"a": jnp.zeros(2), "b": jnp.full(1, update)}
-    after = _step._accept(state, jnp.array(losses), updates, jnp.array(2.0), jnp.array(sound))
+    after = _state.accept(state, jnp.array(losses), updates, jnp.array(2.0), jnp.array(sound))
     assert (after.step, after.opt_state) == ((1, 2.0) if taken else (0, 1.0))
     assert after.params["b"] == (1.0 + update if taken else 1.0) and after.healthy == taken
     np.testing.assert_array_equal(after.losses, losses)  # those that broke say what did
@@ -249,7 +250,7 @@ def test_a_step_is_taken_when_all_is_finite(seen, losses, update, sound, taken):
 @pytest.mark.parametrize("granularity", ["layer", "unit"])
 def test_settings_of_modsync_reach_it(granularity):
     config = TrainConfig(granularity=granularity, beta=0.7, sparsity_weight=3e-3, min_keep=0.2)
-    settings = _step._modsync_settings(config)
+    settings = _first_order._modsync_settings(config)
     thresholds = {"a": jax.random.uniform(jax.random.key(0), (2, 1, 3))}
     expected = sparsity.sparsity_loss(thresholds, beta=0.7, granularity=granularity)
     assert settings["regularizer"](thresholds) == expected

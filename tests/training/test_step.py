@@ -32,10 +32,10 @@ def loss_weights(state):
 def test_a_checkpoint_holds_all_that_a_method_remembers(method, tmp_path):
     run = program(method)
     folder = RunFolder(tmp_path / "run", {}, resume=False)
-    unbroken = run.advance(run.advance(run.init(3), 5), 5)
-    half = run.advance(run.init(3), 5)
+    unbroken = run.advance(run.advance(run.init(3), 0, 5), 0, 5)
+    half = run.advance(run.init(3), 0, 5)
     folder.save(5, half)
-    resumed = run.advance(folder.restore(5, run.init(0)), 5)
+    resumed = run.advance(folder.restore(5, run.init(0)), 0, 5)
     for (path, a), b in zip(
         jax.tree.leaves_with_path(unbroken), jax.tree.leaves(resumed), strict=True
     ):
@@ -49,7 +49,7 @@ def test_the_seed_of_a_run_sets_what_a_method_draws(method):
     run = program(method)
     one, other = run.init(1), run.init(2)
     assert not np.array_equal(one.key, other.key)
-    moved = [run.advance(s, 3).params for s in (one, other, run.init(1))]
+    moved = [run.advance(s, 0, 3).params for s in (one, other, run.init(1))]
     same, differ = (jax.tree.map(np.array_equal, moved[0], moved[k]) for k in (2, 1))
     assert all(jax.tree.leaves(same)) and not any(jax.tree.leaves(differ["network"]))
 
@@ -59,7 +59,7 @@ def test_m_config_takes_the_objectives_in_turn():
     state = run.init(0)
     for steps, counts in ((1, [1, 0]), (1, [1, 1]), (3, [3, 2])):
         before = jax.tree.map(np.asarray, state.params)
-        state = run.advance(state, steps)
+        state = run.advance(state, 0, steps)
         np.testing.assert_array_equal(optax.tree_utils.tree_get(state.opt_state, "counts"), counts)
         still = jax.tree.map(np.array_equal, before, state.params)
         assert all(jax.tree.leaves(still)) == (counts == [1, 0])  # until all were seen
@@ -70,8 +70,8 @@ def test_m_config_takes_the_objectives_in_turn():
 def test_tangent_kernels_are_those_of_the_weights_alone():
     """Thresholds of zero mask nothing: ModSync's loss weights are those of the plain network."""
     plain, masked = program("ntk+dcgd"), program("modsync+ntk+dcgd", structural_gradient=False)
-    expected = loss_weights(plain.advance(plain.init(0), 1))
-    got = loss_weights(masked.advance(masked.init(0), 1))
+    expected = loss_weights(plain.advance(plain.init(0), 0, 1))
+    got = loss_weights(masked.advance(masked.init(0), 0, 1))
     np.testing.assert_allclose(got, expected, rtol=1e-4)  # float32
     assert abs(expected[0] - expected[1]) > 0.1
 
@@ -92,7 +92,7 @@ def test_a_step_of_a_million_points_fits_into_little_memory():
     config = TrainConfig(method="modsync+dcgd", points={"residual": 1_000_000})
     run = _step.build(PROBLEM, _step.network_of(PROBLEM, config), config)
     state = jax.eval_shape(run.init, 0)
-    compiled = jax.jit(run.advance, static_argnums=1).lower(state, 1).compile()
+    compiled = jax.jit(run.advance, static_argnums=(1, 2)).lower(state, 0, 1).compile()
     # Points, random bits and one chunk; all points at once would need 15 GB.
     assert compiled.memory_analysis().temp_size_in_bytes < 0.5e9
 
@@ -100,7 +100,7 @@ def test_a_step_of_a_million_points_fits_into_little_memory():
 @pytest.mark.long
 def test_chunks_of_points_change_rounding_only():
     states = [program("modsync+dcgd", block_points=n) for n in (0, 12)]
-    plain, chunked = (run.advance(run.init(0), 3).params for run in states)
+    plain, chunked = (run.advance(run.init(0), 0, 3).params for run in states)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(chunked), strict=True):
         # Adam's first steps are sign-like, 1e-3 each: rounding of a gradient near 0 may show.
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -134,10 +134,10 @@ def test_a_second_moment_at_infinity_stops_a_run():
             return 1e20 * slope * x[:1] + nn.Dense(1)(x)
 
     problem = problems.get("poisson1d")
-    config = TrainConfig(method="adam", points={"residual": 8})
+    config = TrainConfig(method="sum", points={"residual": 8})
     run = _step.build(problem, Steep(), config)
     before = run.init(0)
-    state = run.advance(before, 3)
+    state = run.advance(before, 0, 3)
     assert not state.healthy and state.step == 0 and jnp.isfinite(state.losses).all()
     for a, b in zip(
         jax.tree.leaves(state.opt_state), jax.tree.leaves(before.opt_state), strict=True
@@ -148,31 +148,31 @@ def test_a_second_moment_at_infinity_stops_a_run():
 @pytest.mark.long
 def test_the_sampler_of_a_problem_is_used_unless_another_is_asked_for():
     """Burgers' is Latin hypercube sampling: one point in every interval of each axis."""
-    config = TrainConfig(method="adam")
+    config = TrainConfig(method="sum")
     for sampler, latin in (("auto", True), ("uniform", False)):
-        config = TrainConfig(method="adam", sampler=sampler, points={"residual": 64})
+        config = TrainConfig(method="sum", sampler=sampler, points={"residual": 64})
         run = _step.build(PROBLEM, _step.network_of(PROBLEM, config), config)
-        points, _ = run.residuals(run.init(0))
+        points, _ = run.residuals(run.init(0), 0)
         cells = np.floor((np.asarray(points["residual"]) - [0, -1]) / [1, 2] * 64)
         assert all(len(set(column)) == 64 for column in cells.T) is latin
 
 
 @pytest.mark.long
-def test_a_polish_step_that_is_not_finite_blames_the_objective_that_is_not():
-    config = TrainConfig(method="dcgd", polish_steps=2, **SMALL)
+def test_a_step_of_lbfgs_that_is_not_finite_blames_the_objective_that_is_not():
+    config = TrainConfig(method="dcgd", then="lbfgs:2", **SMALL)
     run = _step.build(problems.get("heat"), networks.MLP(width=6, depth=1), config)
-    state = run.start_polish(run.init(0))
+    state = run.begin(run.init(0), 1)
     broken = jax.tree.map(lambda x: x, state.params)
     broken["network"]["params"]["Dense_1"]["bias"] = jnp.full(
         1, 1e20
     )  # u² overflows, u_t - u_xx not
-    losses = run.polish(state._replace(params=broken), 1).losses
+    losses = run.advance(state._replace(params=broken), 1, 1).losses
     assert not np.isfinite(losses[0]) and np.isfinite(losses[1])
 
 
 @pytest.mark.long
 def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
-    run = program("adam")
+    run = program("sum")
     state = run.init(0)
     points = jnp.ones((4, 2)) * 0.3
     sets = {"test": (points, jnp.ones((4, 1))), "validation": (points, 7 * jnp.ones((4, 1)))}
@@ -186,7 +186,7 @@ def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
 
 def test_a_stopped_run_does_not_improve():
     """Its parameters stay as they were when something was not finite."""
-    run = program("adam")
+    run = program("sum")
     state = run.init(0)._replace(healthy=jnp.array(False), step=jnp.array(7, jnp.int32))
     after, _ = run.evaluate(state, {})
     assert after.best_step == 0 and after.best_score == jnp.inf

@@ -1,0 +1,86 @@
+"""A row of the metrics of a run, and the selection of its best parameters."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from modsync_jax import gradients, sparsity
+from modsync_jax.problems import Problem
+from modsync_jax.training import _conflict
+from modsync_jax.training._losses import Losses
+from modsync_jax.training._state import EVALUATE, TrainState, cast, chosen, stream, weights_of
+from modsync_jax.transform import ModSyncParams, export
+
+References = Mapping[str, tuple[Array, Array]]
+Evaluate = Callable[[TrainState, References], tuple[TrainState, dict[str, Array]]]
+
+
+def build(problem: Problem, losses: Losses, rate: Callable[[Array], Array] | None) -> Evaluate:
+    """Returns the evaluation of a run.
+
+    Args:
+      problem: the problem.
+      losses: the run's losses.
+      rate: from a step to the learning rate; None if it is not known.
+    """
+    names = losses.names
+    pairs = _conflict.pairs(len(names))
+    losses_and_grads = gradients.value_and_objective_grads(losses.trained)
+
+    def evaluate(state: TrainState, references: References) -> tuple[TrainState, dict[str, Array]]:
+        dtype = state.losses.dtype
+        batch = losses.sample(jax.random.fold_in(stream(state, EVALUATE), state.step), 1, dtype)
+        values, grads = losses_and_grads(state.params, batch)
+        grads = weights_of(grads)
+        nothing = _conflict.nothing_seen(len(names), dtype)
+        # Phases that do not count cosines show those of this batch.
+        seen = chosen(state.conflict.batches > 0, state.conflict, _conflict.met(nothing, grads))
+        norms, _ = _conflict.cosines(grads)
+        u, unknowns = losses.fields(evaluated := export(state.params))
+        of_terms = {name: loss(evaluated, batch) for name, loss in losses.terms.items()}
+        row = {"step": state.step, "loss": values.sum()}
+        if rate is not None:
+            row["learning_rate"] = rate(state.step)
+        row |= {f"loss/{name}": values[k] for k, name in enumerate(names)}
+        row |= {f"term/{name}": value for name, value in of_terms.items()}
+        row |= {f"grad_norm/{name}": norms[k] for k, name in enumerate(names)}
+        for p, (j, k) in enumerate(pairs):
+            row[f"cosine/{names[j]}~{names[k]}"] = seen.cosines[p] / seen.batches
+            row[f"opposed/{names[j]}~{names[k]}"] = seen.opposed[p] / seen.batches
+        row["batches"] = seen.batches
+        row |= {f"unknown/{name}": value for name, value in unknowns.items()}
+        if losses.masked:
+            row |= _sparsity_row(state.params, names)
+        for name, (points, true) in cast(dict(references), dtype).items():
+            error = problem.observed(u, unknowns, points) - true
+            row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(true)
+            row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
+        # Loss weights say nothing about accuracy, so a score without a reference leaves them out.
+        unweighted = jnp.stack(list(of_terms.values())).sum()
+        score = row["validation/relative_l2"] if references else unweighted
+        better = state.healthy & (score < state.best_score)
+        params, score, step = chosen(
+            better,
+            (state.params, score.astype(dtype), state.step),
+            (state.best_params, state.best_score, state.best_step),
+        )
+        state = state._replace(best_params=params, best_score=score, best_step=step)
+        return state._replace(conflict=nothing), row
+
+    return evaluate
+
+
+def _sparsity_row(params: ModSyncParams, names: tuple[str, ...]) -> dict[str, Array]:
+    overall, layers = sparsity.keep_ratio(*params)
+    row = {"keep": overall} | {f"keep/{_layer(name)}": share for name, share in layers.items()}
+    for path, threshold in jax.tree.leaves_with_path(params.thresholds):
+        owners = names if len(threshold) == len(names) else ("all",)
+        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
+            row[f"threshold/{owner}/{_layer(gradients.path_name(path))}"] = mean
+    return row
+
+
+def _layer(path: str) -> str:
+    return path.removeprefix("network/").removeprefix("params/")

@@ -1,0 +1,117 @@
+"""First-order phases: steps of the run's method and an optax optimiser, on fresh points."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from modsync_jax import gradients, methods, sparsity
+from modsync_jax.training import _conflict, _optimizers
+from modsync_jax.training._config import TrainConfig
+from modsync_jax.training._losses import Losses
+from modsync_jax.training._phases import Phase
+from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
+from modsync_jax.training._state import (
+    METHOD,
+    TRAIN,
+    TrainState,
+    accept,
+    cast,
+    chosen,
+    stream,
+    weights_of,
+)
+
+PyTree = Any
+
+
+def build(phase: Phase, start: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stage:
+    """Returns the functions of a phase.
+
+    Args:
+      phase: its settings.
+      start: the steps of the run before it.
+      frozen: whether masks stay as they are; the phase then moves the weights alone.
+      config: the run's settings.
+      losses: the run's losses.
+    """
+    settings: Any = phase.settings
+    dtype = jnp.dtype(settings.dtype or config.dtype)
+    rate = _optimizers.learning_rate(config, phase, first=not start)
+    method, names = methods.parse(config.method), losses.names
+    masked = losses.masked and not frozen
+    if losses.masked and frozen:
+        method = dataclasses.replace(
+            method, parts={n: p for n, p in method.parts.items() if n != "modsync"}
+        )
+    tx = methods.build(
+        method,
+        _optimizers.weights_optimizer(config, phase, first=not start),
+        _optimizers.thresholds_optimizer(config),
+        num_objectives=len(names),
+        reference=names.index("residual"),
+        learning_rate=rate,
+        **_modsync_settings(config) if masked else {},
+    )
+
+    def moved(params: PyTree) -> PyTree:
+        """The parameters that the phase moves."""
+        return params if masked or not losses.masked else params.weights
+
+    def begin(state: TrainState) -> TrainState:
+        state = cast(state, dtype)
+        # Copies, because a donated state may not hold one buffer twice.
+        opt_state = jax.tree.map(jnp.copy, tx.init(moved(state.params)))
+        return state._replace(opt_state=opt_state, points=())
+
+    def batch(state: TrainState) -> Any:
+        return losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
+
+    def step(state: TrainState) -> TrainState:
+        points, params = batch(state), moved(state.params)
+        objectives: Mapping[str, Any] = losses.trained
+        if params is not state.params:
+            objectives = of_weights(losses, state)
+        extra: dict[str, Any] = {"key": jax.random.fold_in(stream(state, METHOD), state.step)}
+        if method.alternates:
+            index = state.step % len(names)
+            loss, grads = gradients.value_and_objective_grad(objectives)(params, index, points)
+            values, extra["objective"] = state.losses.at[index].set(loss), index
+        else:
+            values, grads = gradients.value_and_objective_grads(objectives)(params, points)
+            extra["losses"] = values
+            extra["residual_jacobian_traces"] = partial(losses.traces, state.params, points)
+        updates, opt_state = tx.update(grads, state.opt_state, params, **extra)
+        if params is not state.params:
+            updates = with_thresholds(updates, state)
+        after = accept(state, values, updates, opt_state, _all_finite(opt_state))
+        if method.alternates:
+            return after
+        seen = _conflict.met(state.conflict, weights_of(grads))
+        return after._replace(conflict=chosen(after.healthy, seen, state.conflict))
+
+    return Stage(begin, as_is, batch, step, as_is, lambda step: rate(step - start))
+
+
+def _all_finite(tree: PyTree) -> Array:
+    """Whether all floating numbers are finite, as second moments must be to move weights."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _modsync_settings(config: TrainConfig) -> dict[str, Any]:
+    regularizer = partial(
+        sparsity.sparsity_loss,
+        beta=config.beta,
+        granularity=config.granularity,  # type: ignore[arg-type]
+    )
+
+    return {
+        "sparsity_weight": config.sparsity_weight,
+        "regularizer": regularizer,
+        "min_keep": config.min_keep,
+    }

@@ -1,0 +1,139 @@
+"""The losses of a run, as pure functions of its parameters and a batch, for all of its phases."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from modsync_jax import balancing, blocks, methods
+from modsync_jax.calculus import Field
+from modsync_jax.problems import Problem
+from modsync_jax.training._config import TrainConfig
+from modsync_jax.training._solution import field_of
+from modsync_jax.training._state import weights_of
+from modsync_jax.transform import mask_objectives
+
+PyTree = Any
+Loss = Callable[[PyTree, Any], Array]
+Sample = Callable[[Array, int, DTypeLike], Any]
+_AT_ONCE = 256  # points whose rows of the Jacobian are computed at once
+
+
+class Losses(NamedTuple):
+    """What can be asked of a run's losses. Trained parameters are `ModSyncParams` with ModSync.
+
+    Attributes:
+      names: the names of the K objectives in order.
+      masked: whether thresholds mask the weights.
+      fields: from plain parameters to the field and the unknowns.
+      trained: each objective of the trained parameters.
+      frozen: each objective of `ModSyncParams` whose masks stay, or of plain parameters.
+      terms: each term's loss of plain parameters, without weights.
+      traces: the objectives' traces of the tangent kernels of the weights, [K], of the trained
+        parameters.
+      residuals: `(plain parameters, batch) -> [M]`, whose squared norm is the sum of objectives.
+      jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
+        the n parameters in the order of `ravel_pytree`.
+      sample: `(key, times, dtype) -> batch`, with `times` as many points as a step has.
+    """
+
+    names: tuple[str, ...]
+    masked: bool
+    fields: Callable[[PyTree], tuple[Field, PyTree]]
+    trained: Mapping[str, Loss]
+    frozen: Mapping[str, Loss]
+    terms: Mapping[str, Loss]
+    traces: Callable[[PyTree, Any], Array]
+    residuals: Callable[[PyTree, Any], Array]
+    jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
+    sample: Sample
+
+
+def build(
+    problem: Problem,
+    network: nn.Module,
+    config: TrainConfig,
+    place: Callable[[PyTree], PyTree],
+) -> Losses:
+    """Returns the losses of `network` on `problem`; `place` is the argument of its objectives."""
+    masked = methods.parse(config.method).masked
+
+    def fields(params: PyTree) -> tuple[Field, PyTree]:
+        return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
+
+    def mask(functions: Mapping[str, Loss], structural: bool) -> Any:
+        if not masked:
+            return functions
+        return mask_objectives(functions, structural_gradient=structural)
+
+    block_points = config.block_points or blocks.default_size()
+    plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
+    vectors = mask(problem.residual_vectors(fields, "each"), config.structural_gradient)
+    names = tuple(sorted(plain))
+    groups = problem.objective_terms(config.objectives)
+    weights = [config.loss_weights.get(name, 1.0) for name in names]
+
+    def traces(params: PyTree, batch: Any) -> Array:
+        def of_term(term: str, weights: PyTree, points: Any) -> Array:
+            moved = params._replace(weights=weights) if masked else weights
+            return vectors[term](moved, {term: points})
+
+        residuals = {term: partial(of_term, term) for term in batch}
+        sums = balancing.jacobian_traces(residuals, weights_of(params), batch)
+        means = {
+            term: total / len(jax.tree.leaves(batch[term])[0])
+            for term, total in zip(sorted(batch), sums, strict=True)
+        }
+        return jnp.stack(
+            [w * sum(means[t] for t in groups[n]) for w, n in zip(weights, names, strict=True)]
+        )
+
+    weight_of = {t: weight for n, weight in zip(names, weights, strict=True) for t in groups[n]}
+
+    def of_points(term: str, params: PyTree, points: Any) -> Array:
+        """The residuals of a term at N points, [N, equations]."""
+        named = problem.term(term)(*fields(params), points)
+        return jnp.stack(list(named.values()), axis=1)
+
+    def scale(term: str, batch: Any) -> Array:
+        return jnp.sqrt(weight_of[term] / len(jax.tree.leaves(batch[term])[0]))
+
+    def residuals(params: PyTree, batch: Any) -> Array:
+        parts = [scale(t, batch) * of_points(t, params, place(batch[t])).ravel() for t in batch]
+        return jnp.concatenate(parts)
+
+    def jacobian(params: PyTree, batch: Any) -> tuple[Array, Array]:
+        def at_point(term: str, point: Any) -> Array:
+            one = jax.tree.map(lambda x: x[None], point)
+            rows = jax.jacrev(lambda p: of_points(term, p, one)[0])(params)
+            flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(rows)]
+            return jnp.concatenate(flat, axis=1)
+
+        parts = []
+        for term, points in batch.items():
+            rows = jax.lax.map(partial(at_point, term), points, batch_size=_AT_ONCE)
+            parts.append(scale(term, batch) * rows.reshape(-1, rows.shape[-1]))
+        return residuals(params, batch), jnp.concatenate(parts)
+
+    def sample(key: Array, times: int, dtype: DTypeLike) -> Any:
+        counts = {**problem.points, **config.points} if times > 1 else config.points
+        counts = {name: times * n for name, n in counts.items()}
+        return problem.sample(key, counts, config.sampler_name, dtype)
+
+    return Losses(
+        names=names,
+        masked=masked,
+        fields=fields,
+        trained=mask(plain, config.structural_gradient),
+        frozen=mask(plain, structural=False),
+        terms=problem.term_losses(fields, block_points, place),
+        traces=traces,
+        residuals=residuals,
+        jacobian=jacobian,
+        sample=sample,
+    )

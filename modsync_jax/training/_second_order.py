@@ -1,0 +1,180 @@
+"""Second-order phases: iterations of one solver for all losses, on points that stay for a while."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from modsync_jax import blocks, optimizers, sparsity
+from modsync_jax.problems import Problem
+from modsync_jax.training import _points
+from modsync_jax.training._config import TrainConfig
+from modsync_jax.training._losses import Losses
+from modsync_jax.training._phases import LBFGS, Dense, GaussNewton, Phase
+from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
+from modsync_jax.training._state import KEPT, TrainState, accept, cast, stream, weights_of
+from modsync_jax.transform import ModSyncParams, export
+
+PyTree = Any
+
+
+class _Solver(NamedTuple):
+    """An optimiser of all losses together on points that stay.
+
+    Attributes:
+      init: `(weights) -> state` of the optimiser.
+      learn: `(run's state) -> optimiser's state` that knows the loss on new points.
+      move: `(run's state) -> (updates of the weights, optimiser's state)`.
+    """
+
+    init: Callable[[PyTree], Any]
+    learn: Callable[[TrainState], Any]
+    move: Callable[[TrainState], tuple[PyTree, Any]]
+
+
+def build(phase: Phase, start: int, problem: Problem, config: TrainConfig, losses: Losses) -> Stage:
+    """Returns the functions of a phase, which begins after `start` steps of the run."""
+    settings: Any = phase.settings
+    dtype = jnp.dtype(settings.dtype or config.dtype)
+    solver = _SOLVERS[type(settings)](phase, losses)
+
+    def draw(state: TrainState) -> Any:
+        key = stream(state, KEPT)
+        if settings.redraw:
+            key = jax.random.fold_in(key, state.step)
+        points = losses.sample(key, settings.points, dtype)
+        if not settings.rad:
+            return points
+        pool_key, key = jax.random.split(jax.random.fold_in(key, 1))
+        pool = losses.sample(pool_key, settings.points * _points.POOL, dtype)["residual"]
+        u, unknowns = losses.fields(weights_of(state.params))
+        return points | {
+            "residual": _points.adapted(
+                key,
+                partial(problem.term("residual"), u, unknowns),
+                pool,
+                len(points["residual"]),
+                settings.rad,
+                config.block_points or blocks.default_size(),
+            )
+        }
+
+    def redrawn(state: TrainState) -> TrainState:
+        """New points; the optimiser keeps its curvature and learns the loss on them."""
+        state = state._replace(points=draw(state))
+        return state._replace(opt_state=solver.learn(state))
+
+    def begin(state: TrainState) -> TrainState:
+        state = cast(state, dtype)
+        # Pruned weights become zeros under zero thresholds. Their masks stay zero, so their
+        # gradients do too, and no iterate moves them.
+        params = state.params
+        if losses.masked:
+            zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
+            params = ModSyncParams(export(params), zeros)
+        return redrawn(state._replace(params=params, opt_state=solver.init(weights_of(params))))
+
+    def prepare(state: TrainState) -> TrainState:
+        if not settings.redraw:
+            return state
+        done = state.step - start
+        return jax.lax.cond((done > 0) & (done % settings.redraw == 0), redrawn, as_is, state)
+
+    def step(state: TrainState) -> TrainState:
+        value = optax.tree_utils.tree_get(state.opt_state, "value")
+        updates, opt_state = solver.move(state)
+        updates = with_thresholds(updates, state) if losses.masked else updates
+        return accept(state, state.losses, updates, opt_state, jnp.isfinite(value))
+
+    def settle(state: TrainState) -> TrainState:
+        return state._replace(losses=_values(losses, state, weights_of(state.params)))
+
+    def rate(step: Array) -> Array:
+        return jnp.full((), jnp.nan, dtype)
+
+    return Stage(begin, prepare, lambda state: state.points, step, settle, rate)
+
+
+def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
+    """L-BFGS, or a method with a dense inverse Hessian, on the summed losses."""
+    settings: Any = phase.settings
+    tx = {
+        "lbfgs": lambda: optax.lbfgs(memory_size=settings.memory),
+        "bfgs": optimizers.bfgs,
+        "ssbfgs": optimizers.ssbfgs,
+        "ssbroyden": optimizers.ssbroyden,
+    }[phase.name]()
+
+    def total(state: TrainState, weights: PyTree) -> Array:
+        return _values(losses, state, weights).sum()
+
+    def learn(state: TrainState) -> Any:
+        weights = weights_of(state.params)
+        value, grad = jax.value_and_grad(partial(total, state))(weights)
+        return optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
+
+    def move(state: TrainState) -> tuple[PyTree, Any]:
+        get = partial(optax.tree_utils.tree_get, state.opt_state)
+        return tx.update(
+            get("grad"),
+            state.opt_state,
+            weights_of(state.params),
+            value=get("value"),
+            grad=get("grad"),
+            value_fn=partial(total, state),
+        )
+
+    return _Solver(tx.init, learn, move)
+
+
+def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
+    """Gauss-Newton steps on the residuals of all objectives together."""
+    settings: Any = phase.settings
+    tx = optimizers.gauss_newton(damping=settings.damping, momentum=settings.momentum)
+
+    def masks(state: TrainState) -> PyTree:
+        """1 for weights that may move, else 0."""
+        weights = weights_of(state.params)
+        if not losses.masked:
+            return jax.tree.map(jnp.ones_like, weights)
+        masks = sparsity.masks(weights, state.params.thresholds)
+        return jax.tree.map(lambda w, m: jnp.ones_like(w) if m is None else m, weights, masks)
+
+    def learn(state: TrainState) -> Any:
+        residuals = losses.residuals(weights_of(state.params), state.points)
+        return state.opt_state._replace(value=residuals @ residuals)
+
+    def move(state: TrainState) -> tuple[PyTree, Any]:
+        kept = jax.flatten_util.ravel_pytree(masks(state))[0]
+
+        def jacobian(weights: PyTree) -> tuple[Array, Array]:
+            residuals, rows = losses.jacobian(weights, state.points)
+            return residuals, rows * kept
+
+        return tx.update(
+            None,
+            state.opt_state,
+            weights_of(state.params),
+            residual_fn=lambda weights: losses.residuals(weights, state.points),
+            jacobian_fn=jacobian,
+        )
+
+    return _Solver(tx.init, learn, move)
+
+
+_SOLVERS: Mapping[type, Callable[[Phase, Losses], _Solver]] = {
+    LBFGS: _quasi_newton,
+    Dense: _quasi_newton,
+    GaussNewton: _gauss_newton,
+}
+
+
+def _values(losses: Losses, state: TrainState, weights: PyTree) -> Array:
+    """The losses [K] of weights on the points that stay."""
+    objectives = of_weights(losses, state)
+    return jnp.stack([objectives[name](weights, state.points) for name in losses.names])

@@ -1,0 +1,212 @@
+"""Dense quasi-Newton methods against their formulas in NumPy, against SciPy, and on hard losses."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+
+from modsync_jax import optimizers
+
+METHODS = {
+    "bfgs": optimizers.bfgs,
+    "ssbfgs": optimizers.ssbfgs,
+    "ssbroyden": optimizers.ssbroyden,
+}
+
+
+def rosenbrock(x):
+    return jnp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+
+
+def least_squares(x):
+    """Residuals that vanish at ones, with curvature and scales from 1 to 1e4."""
+    scales = jnp.logspace(0, 2, x["a"].size)
+    first = scales * (jnp.exp(x["a"]) - jnp.e)
+    second = jnp.sin(x["b"] - 1.0) + (x["a"].mean() - 1.0) ** 2
+    return jnp.sum(first**2) + jnp.sum(second**2)
+
+
+def run(tx, loss, params, steps):
+    """States and parameters after each step, the start included."""
+    states, found = [tx.init(params)], [params]
+
+    @jax.jit
+    def step(params, state):
+        value, grad = optax.value_and_grad_from_state(loss)(params, state=state)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = step(found[-1], states[-1])
+        states.append(state)
+        found.append(params)
+    return found, states
+
+
+def formula(name, inverse, s, y, n):
+    """The update of H as the papers write it, dense."""
+    ys, hy = y @ s, inverse @ y
+    b, h = s @ np.linalg.solve(inverse, s) / ys, y @ hy / ys
+    a, phi, tau = b * h - 1, 1.0, 1.0
+    if name == "ssbfgs":
+        tau = min(1.0, 1 / b)
+    if name == "ssbroyden":
+        c = np.sqrt(a / (a + 1))
+        rho = min(1.0, h * (1 - c))
+        theta = max((rho - 1) / a, min(1 / rho, (1 - b) / b))
+        sigma = 1 + a * theta
+        root = sigma ** (1 / (1 - n))
+        tau = (
+            min(1.0, 1 / b) * min(root, 1 / theta)
+            if theta > 0
+            else min(min(1.0, 1 / b) * root, sigma)
+        )
+        phi = (1 - theta) / sigma
+    v = s / ys - hy / (y @ hy)
+    inside = inverse - np.outer(hy, hy) / (y @ hy) + phi * (y @ hy) * np.outer(v, v)
+    return inside / tau + np.outer(s, s) / ys
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_inverse_hessian_follows_the_formula(name, x64):
+    n = 6
+    found, states = run(METHODS[name](), rosenbrock, jnp.linspace(-1.0, 1.2, n), 12)
+    grads = [np.asarray(jax.grad(rosenbrock)(x)) for x in found]
+    checked = 0
+    for k in range(12):
+        s, y = np.asarray(found[k + 1] - found[k]), grads[k + 1] - grads[k]
+        before = np.asarray(states[k].inverse_hessian)
+        if not states[k].count:
+            before = np.eye(n) * (y @ s) / (y @ y)
+        expected = formula(name, before, s, y, n)
+        scale = np.abs(expected).max()
+        # s comes from two parameters of size 1: it has lost its digits below 1e-16 of them
+        tolerance = 1e-11 * scale / min(np.linalg.norm(s), 1.0)
+        np.testing.assert_allclose(states[k + 1].inverse_hessian, expected, atol=tolerance)
+        np.testing.assert_allclose(states[k + 1].inverse_hessian @ y, s, atol=tolerance)
+        checked += 1
+    assert checked == 12
+
+
+def test_bfgs_makes_the_update_of_scipy(x64):
+    found, states = run(optimizers.bfgs(), rosenbrock, jnp.linspace(-1.0, 1.2, 5), 8)
+    grads = [np.asarray(jax.grad(rosenbrock)(x)) for x in found]
+    peer = scipy.optimize.BFGS(init_scale="auto", exception_strategy="damp_update")
+    peer.initialize(5, "inv_hess")
+    for k in range(8):
+        peer.update(np.asarray(found[k + 1] - found[k]), grads[k + 1] - grads[k])
+        np.testing.assert_allclose(states[k + 1].inverse_hessian, peer.get_matrix(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_step_meets_the_wolfe_conditions(name, x64):
+    found, _ = run(METHODS[name](), rosenbrock, jnp.linspace(-1.0, 1.2, 6), 30)
+    for before, after in itertools.pairwise(found):
+        s, slope = after - before, jax.grad(rosenbrock)(before) @ (after - before)
+        assert rosenbrock(after) <= rosenbrock(before) + 1e-4 * slope
+        assert jax.grad(rosenbrock)(after) @ s >= 0.9 * slope
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_convergence_is_superlinear_where_the_solution_is_known(name, x64):
+    start = {"a": jnp.linspace(0.2, 1.6, 5), "b": jnp.array([0.3, 1.9, 1.2])}
+    found, _ = run(METHODS[name](), least_squares, start, 120)
+    ones = jax.tree.map(jnp.ones_like, start)
+    apart = [jax.tree.map(jnp.subtract, params, ones) for params in found]
+    errors = np.array([optax.tree_utils.tree_norm(difference) for difference in apart])
+    reached = np.flatnonzero(errors < 1e-12)
+    assert reached.size
+    ratios = errors[1 : reached[0] + 1] / errors[: reached[0]]
+    # the last steps gain more than linear convergence at a rate of 1/3 would
+    assert np.median(ratios[-4:]) < 0.34 and ratios[-4:].min() < 0.1
+
+
+def test_it_needs_about_as_many_iterations_as_scipy(x64):
+    start = np.linspace(-1.0, 1.2, 10)
+    peer = scipy.optimize.minimize(
+        lambda x: float(rosenbrock(x)), start, jac=lambda x: np.asarray(jax.grad(rosenbrock)(x)),
+        method="BFGS", options={"gtol": 1e-8},
+    )  # fmt: skip
+    for name, method in METHODS.items():
+        found, states = run(method(), rosenbrock, jnp.asarray(start), 2 * peer.nit)
+        slopes = np.array([jnp.abs(jax.grad(rosenbrock)(x)).max() for x in found])
+        first = np.flatnonzero(slopes < 1e-8)[0]
+        evaluations = sum(int(state.evaluations) for state in states[: first + 1])
+        # 1.1 to 1.3 times its iterations, with 0.6 to 0.9 times its evaluations
+        assert first < 1.5 * peer.nit and evaluations < 1.2 * peer.nfev, name
+
+
+def test_a_loss_that_is_not_finite_beyond_a_point_is_survived(x64):
+    def loss(x):
+        return jnp.sum(x - jnp.log(x))  # its minimum is at 1, and it is NaN below 0
+
+    found, _ = run(optimizers.ssbroyden(), loss, jnp.array([1e-3, 0.5, 30.0]), 40)
+    assert all(np.isfinite(x).all() for x in found)
+    np.testing.assert_allclose(found[-1], 1.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_breaks_at_the_floor_of_rounding(dtype, x64):
+    start = jnp.linspace(0.5, 1.5, 4).astype(dtype)
+    found, states = run(optimizers.ssbroyden(), rosenbrock, start, 120)
+    values = np.array([rosenbrock(x) for x in found])
+    eps = np.finfo(dtype).eps
+    assert np.isfinite(values).all() and values[-1] <= 100 * eps**2 * 400
+    assert found[-1].dtype == states[-1].inverse_hessian.dtype == dtype
+    # a step is taken uphill by the rounding of the loss at most
+    assert (np.diff(values) <= 8 * eps * values[:-1]).all()
+
+
+def test_a_new_loss_keeps_the_curvature(x64):
+    tx, start = optimizers.ssbroyden(), jnp.linspace(-1.0, 1.2, 6)
+    found, states = run(tx, rosenbrock, start, 15)
+    state = optax.tree_utils.tree_set(states[-1], value=jnp.inf)
+
+    def other(x):
+        return rosenbrock(x) + 0.01 * jnp.sum(x**2)
+
+    value, grad = optax.value_and_grad_from_state(other)(found[-1], state=state)
+    np.testing.assert_allclose(grad, jax.grad(other)(found[-1]), rtol=1e-12)
+    updates, after = tx.update(grad, state, found[-1], value=value, grad=grad, value_fn=other)
+    direction = -state.inverse_hessian @ grad
+    cosine = updates @ direction / jnp.linalg.norm(updates) / jnp.linalg.norm(direction)
+    assert cosine == pytest.approx(1.0, abs=1e-12) and after.count == 16
+    np.testing.assert_allclose(after.value, other(found[-1] + updates), rtol=1e-12)
+
+
+def test_an_inverse_hessian_that_is_not_positive_starts_again(x64):
+    tx, x = optimizers.ssbroyden(), jnp.linspace(-1.0, 1.2, 6)
+    value, grad = jax.value_and_grad(rosenbrock)(x)
+    state = tx.init(x)._replace(count=jnp.int32(9), inverse_hessian=-jnp.eye(6))
+    fresh = tx.init(x)
+    call = partial(tx.update, grad, params=x, value=value, grad=grad, value_fn=rosenbrock)
+    for got, wanted in zip(jax.tree.leaves(call(state)), jax.tree.leaves(call(fresh)), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_many_can_run_at_once(x64):
+    starts = jnp.stack([jnp.linspace(-1.0, 1.2, 4), jnp.linspace(0.0, 2.0, 4)])
+    tx = optimizers.ssbroyden()
+
+    def end(x):
+        def step(carry, _):
+            x, state = carry
+            value, grad = optax.value_and_grad_from_state(rosenbrock)(x, state=state)
+            updates, state = tx.update(grad, state, x, value=value, grad=grad, value_fn=rosenbrock)
+            return (x + updates, state), None
+
+        return jax.lax.scan(step, (x, tx.init(x)), length=10)[0][0]
+
+    together = jax.jit(jax.vmap(end))(starts)
+    for start, found in zip(starts, together, strict=True):
+        np.testing.assert_allclose(found, jax.jit(end)(start), rtol=1e-6)
+
+
+def test_a_line_search_needs_an_evaluation():
+    with pytest.raises(ValueError, match="max_evaluations is 0; it must be between 1 and inf"):
+        optimizers.ssbroyden(max_evaluations=0)
