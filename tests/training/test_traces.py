@@ -8,6 +8,7 @@ import pytest
 
 from modsync_jax import problems
 from modsync_jax.training import TrainConfig, _state, _step
+from modsync_jax.transform import effective_weights
 from modsync_jax.training._solution import field_of
 
 POINTS = {"residual": 24, "initial": 6, "left": 5, "right": 7}
@@ -51,10 +52,10 @@ def test_loss_weights_of_ntk_are_those_of_the_dense_kernels(x64, method, groupin
         def of_weights(weights, name=name):
             if not method.startswith("modsync"):
                 return vectors[name](weights, batch)
-            masked = _step.effective_weights(start.params._replace(weights=weights))
+            masked = effective_weights(start.params._replace(weights=weights))
             return vectors[name](masked, batch)
 
-        jacobian = jax.jit(jax.jacrev(of_weights))(_step.weights_of(start.params))
+        jacobian = jax.jit(jax.jacrev(of_weights))(_state.weights_of(start.params))
         traces.append(sum(np.sum(np.square(j)) for j in jax.tree.leaves(jacobian)))
     assert np.ptp(traces) > 0.1 * np.max(traces)  # else the weights would say little
     # float64 sums in another order; random probes would be off by tens of percent.
