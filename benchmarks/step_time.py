@@ -3,8 +3,9 @@
 Burgers' equation, 1280 residual and 126 condition points drawn anew every step, tanh networks of
 3×50, 5×128 and 5×512, float32. Every round runs each method once, in random order. A ratio is taken
 within its round, and the result is the median over the rounds with its 95% interval (order
-statistics). The same rounds run two peers: a plain JAX loop (nested jvp, summed gradient, optax
-Adam) and PyTorch with the package `conflictfree` (ConFIG, torch Adam, the same points).
+statistics). A turn holds whole periods of the methods that refresh their loss weights now and then.
+The same rounds run two peers: a plain JAX loop (nested jvp, summed gradient, optax Adam) and
+PyTorch with the package `conflictfree` (ConFIG, torch Adam, the same points).
 
 FLOPs are the algorithmic minimum: 9 matrix products of the hidden layer's size per residual point
 and pair of hidden layers (the value, u_x, and u_t - ν u_xx as one, forward and twice backward) and
@@ -46,6 +47,9 @@ NU = 0.01 / math.pi
 
 METHODS = [name for name, part in methods.PARTS.items() if part.kind != "mask"]
 METHODS += [f"modsync+{base}" for base in ("sum", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
+
+# Steps between those that cost more; 2 otherwise, because M-ConFIG alternates between objectives.
+PERIODS = {"ntk": 100, "lra": 10}
 
 Run = Callable[[int], None]  # runs this many steps and waits for them
 
@@ -267,8 +271,8 @@ def seconds_per_step(runs: Mapping[str, Run], rounds: int) -> dict[str, list[flo
         run(2)
         start = time.perf_counter()
         run(2)
-        turns = 0.15 / (time.perf_counter() - start)
-        counts[name] = 2 * max(1, round(turns))  # even: M-ConFIG alternates between objectives
+        seconds, period = (time.perf_counter() - start) / 2, PERIODS.get(name, 2)
+        counts[name] = period * max(1, round(0.15 / seconds / period))
         run(counts[name])
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
