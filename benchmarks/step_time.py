@@ -333,6 +333,7 @@ def main() -> None:
         for size in (args.sizes or study.sizes).split(","):
             depth, width = map(int, size.split("x"))
             rows += measure(study, depth, width, chosen, args.rounds, with_torch)
+            jax.clear_caches()  # compiled programs of all sizes are more than a process may map
     facts["gemm_after"] = gemm_rate()
     gemm = max(facts["gemm_before"], facts["gemm_after"])
     head = f"{'size':7}{'method':24}{'ms':>9}{'over adam':>22}{'than torch':>12}{'of GEMM':>9}"
