@@ -273,6 +273,8 @@ def seconds_per_step(runs: Mapping[str, Run], rounds: int) -> dict[str, list[flo
         run(2)
         seconds, period = (time.perf_counter() - start) / 2, PERIODS.get(name, 2)
         counts[name] = period * max(1, round(0.15 / seconds / period))
+    jax.clear_caches()  # a process may map only so many compiled programs
+    for name, run in runs.items():
         run(counts[name])
     times: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
@@ -333,7 +335,7 @@ def main() -> None:
         for size in (args.sizes or study.sizes).split(","):
             depth, width = map(int, size.split("x"))
             rows += measure(study, depth, width, chosen, args.rounds, with_torch)
-            jax.clear_caches()  # compiled programs of all sizes are more than a process may map
+            jax.clear_caches()
     facts["gemm_after"] = gemm_rate()
     gemm = max(facts["gemm_before"], facts["gemm_after"])
     head = f"{'size':7}{'method':24}{'ms':>9}{'over adam':>22}{'than torch':>12}{'of GEMM':>9}"
