@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
 benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
-method.
+method. `NAME of one,another` keeps the rows of these methods.
 """
 
 import json
@@ -248,19 +248,22 @@ def across(content: dict) -> list[list[str]]:
 
 def table(name: str) -> str:
     """The table of a marker as Markdown."""
-    file = name.removeprefix("across ")
+    called, _, kept = name.partition(" of ")
+    file = called.removeprefix("across ")
     content = json.loads((RESULTS / f"{file}.json").read_text())
-    if file != name:
+    if kept:
+        content["rows"] = [row for row in content["rows"] if row["method"] in kept.split(",")]
+    if file != called:
         rows = across(content)
     else:
-        rows = next(make for kind, make in KINDS.items() if name.startswith(kind))(name, content)
+        rows = next(make for kind, make in KINDS.items() if file.startswith(kind))(file, content)
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def updated(page: str) -> str:
     """The page with all its tables rewritten."""
-    pattern = re.compile(r"<!-- (?P<name>(across )?\w+) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(r"<!-- (?P<name>(across )?\w+( of [^>]+)?) -->\n.*?<!-- end -->", re.DOTALL)
 
     def made(match: re.Match) -> str:
         return f"<!-- {match['name']} -->\n\n{table(match['name'])}\n\n<!-- end -->"

@@ -30,8 +30,8 @@ def value_and_objective_grads(
     gradient of the summed losses, whether the objectives come as a mapping or as one function: XLA
     drops the computations that a loss does not need. Where losses share a forward pass, the pass is
     computed once (unless it is inside a loop such as `lax.scan`), but each loss still needs its own
-    backward pass. Then the cost grows with K: 1.9, 3.6 and 6.3 times the step of the summed losses
-    for K = 2, 4 and 8, against 2.4, 4.8 and 8.9 times with `"vmap"`, for the residuals of one
+    backward pass. Then the cost grows with K: 1.9, 3.6 and 6.7 times the step of the summed losses
+    for K = 2, 4 and 8, against 2.5, 4.7 and 9.5 times with `"vmap"`, for the residuals of one
     network of K outputs on two CPU cores (`benchmarks/drop_in.py`).
 
     Args:

@@ -58,8 +58,8 @@ def jacobian_traces(
     eigenvalues. On Burgers' equation at 3×50, after 2,000 steps, one Rademacher probe for each
     trace estimates the ratio of two traces as 0.14 to 4.9 times the exact one (5-95%). With 128
     probes the range is still 0.84 to 1.17. The exact traces of 1,280 points cost 7 gradients of all
-    objectives at 3×50 and at 5×128 on two CPU cores: 7% of a step when they are taken every 100
-    steps.
+    objectives at 3×50 and at 5×128 on two CPU cores. Taken every 100 steps, they make a step 1.18,
+    1.07 and 1.06 times as long as that of the plain sum, at 3×50, 5×128 and 5×512.
 
     Args:
       residuals: for each name a pointwise function from the parameters and N points to a vector.
