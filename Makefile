@@ -1,4 +1,4 @@
-# make solve   trains three methods on Burgers' equation and shows what came out
+# make solve   trains four networks on Burgers' equation and shows what came out
 # make test    style, types and the quick tests; .ci/run calls this, and then make test-long
 # Each makes its own .venv; only Python 3.11 or newer and make are needed.
 

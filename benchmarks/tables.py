@@ -263,7 +263,9 @@ def table(name: str) -> str:
 
 def updated(page: str) -> str:
     """The page with all its tables rewritten."""
-    pattern = re.compile(r"<!-- (?P<name>(across )?\w+( of [^>]+)?) -->\n.*?<!-- end -->", re.DOTALL)
+    pattern = re.compile(
+        r"<!-- (?P<name>(across )?\w+( of [^>]+)?) -->\n.*?<!-- end -->", re.DOTALL
+    )
 
     def made(match: re.Match) -> str:
         return f"<!-- {match['name']} -->\n\n{table(match['name'])}\n\n<!-- end -->"

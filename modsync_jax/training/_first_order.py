@@ -13,7 +13,6 @@ from modsync_jax import gradients, methods, sparsity
 from modsync_jax.training import _conflict, _optimizers
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
-from modsync_jax.training._phases import Phase
 from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
 from modsync_jax.training._state import (
     METHOD,
@@ -29,19 +28,19 @@ from modsync_jax.training._state import (
 PyTree = Any
 
 
-def build(phase: Phase, start: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stage:
+def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stage:
     """Returns the functions of a phase.
 
     Args:
-      phase: its settings.
-      start: the steps of the run before it.
+      index: the number of the phase in the run.
       frozen: whether masks stay as they are; the phase then moves the weights alone.
       config: the run's settings.
       losses: the run's losses.
     """
+    phase, start = config.phases[index], config.starts[index]
     settings: Any = phase.settings
     dtype = jnp.dtype(settings.dtype or config.dtype)
-    rate = _optimizers.learning_rate(config, phase, first=not start)
+    rate = _optimizers.learning_rate(config, phase, first=index == 0)
     method, names = methods.parse(config.method), losses.names
     masked = losses.masked and not frozen
     if losses.masked and frozen:
@@ -50,7 +49,7 @@ def build(phase: Phase, start: int, frozen: bool, config: TrainConfig, losses: L
         )
     tx = methods.build(
         method,
-        _optimizers.weights_optimizer(config, phase, first=not start),
+        _optimizers.weights_optimizer(config, phase, first=index == 0),
         _optimizers.thresholds_optimizer(config),
         num_objectives=len(names),
         reference=names.index("residual"),
@@ -84,7 +83,7 @@ def build(phase: Phase, start: int, frozen: bool, config: TrainConfig, losses: L
         else:
             values, grads = gradients.value_and_objective_grads(objectives)(params, points)
             extra["losses"] = values
-            extra["residual_jacobian_traces"] = partial(losses.traces, state.params, points)
+            extra["residual_jacobian_traces"] = partial(losses.traces, state.params, points, frozen)
         updates, opt_state = tx.update(grads, state.opt_state, params, **extra)
         if params is not state.params:
             updates = with_thresholds(updates, state)

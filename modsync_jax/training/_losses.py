@@ -34,8 +34,8 @@ class Losses(NamedTuple):
       trained: each objective of the trained parameters.
       frozen: each objective of `ModSyncParams` whose masks stay, or of plain parameters.
       terms: each term's loss of plain parameters, without weights.
-      traces: the objectives' traces of the tangent kernels of the weights, [K], of the trained
-        parameters.
+      traces: `(trained parameters, batch, whether masks stay) -> [K]`, the traces of the
+        objectives' tangent kernels of the weights.
       residuals: `(plain parameters, batch) -> [M]`, whose squared norm is the sum of objectives.
       jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
         the n parameters in the order of `ravel_pytree`.
@@ -48,7 +48,7 @@ class Losses(NamedTuple):
     trained: Mapping[str, Loss]
     frozen: Mapping[str, Loss]
     terms: Mapping[str, Loss]
-    traces: Callable[[PyTree, Any], Array]
+    traces: Callable[[PyTree, Any, bool], Array]
     residuals: Callable[[PyTree, Any], Array]
     jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
     sample: Sample
@@ -73,15 +73,17 @@ def build(
 
     block_points = config.block_points or blocks.default_size()
     plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
-    vectors = mask(problem.residual_vectors(fields, "each"), config.structural_gradient)
+    vectors = problem.residual_vectors(fields, "each")
     names = tuple(sorted(plain))
     groups = problem.objective_terms(config.objectives)
     weights = [config.loss_weights.get(name, 1.0) for name in names]
 
-    def traces(params: PyTree, batch: Any) -> Array:
+    def traces(params: PyTree, batch: Any, frozen: bool) -> Array:
+        seen = mask(vectors, config.structural_gradient and not frozen)
+
         def of_term(term: str, weights: PyTree, points: Any) -> Array:
             moved = params._replace(weights=weights) if masked else weights
-            return vectors[term](moved, {term: points})
+            return seen[term](moved, {term: points})
 
         residuals = {term: partial(of_term, term) for term in batch}
         sums = balancing.jacobian_traces(residuals, weights_of(params), batch)

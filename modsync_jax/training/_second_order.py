@@ -37,8 +37,9 @@ class _Solver(NamedTuple):
     move: Callable[[TrainState], tuple[PyTree, Any]]
 
 
-def build(phase: Phase, start: int, problem: Problem, config: TrainConfig, losses: Losses) -> Stage:
-    """Returns the functions of a phase, which begins after `start` steps of the run."""
+def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> Stage:
+    """Returns the functions of the phase of number `index` in the run."""
+    phase, start = config.phases[index], config.starts[index]
     settings: Any = phase.settings
     dtype = jnp.dtype(settings.dtype or config.dtype)
     solver = _SOLVERS[type(settings)](phase, losses)

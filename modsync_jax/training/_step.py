@@ -85,11 +85,10 @@ def build(
     losses = _losses.build(problem, network, config, place)
 
     def stage_of(index: int) -> Stage:
-        phase, start = config.phases[index], config.starts[index]
-        if phase.freezes:
-            return _second_order.build(phase, start, problem, config, losses)
+        if config.phases[index].freezes:
+            return _second_order.build(index, problem, config, losses)
         frozen = any(earlier.freezes for earlier in config.phases[:index])
-        return _first_order.build(phase, start, frozen, config, losses)
+        return _first_order.build(index, frozen, config, losses)
 
     stages = [stage_of(index) for index in range(len(config.phases))]
 

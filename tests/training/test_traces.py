@@ -8,8 +8,8 @@ import pytest
 
 from modsync_jax import problems
 from modsync_jax.training import TrainConfig, _state, _step
-from modsync_jax.transform import effective_weights
 from modsync_jax.training._solution import field_of
+from modsync_jax.transform import effective_weights
 
 POINTS = {"residual": 24, "initial": 6, "left": 5, "right": 7}
 
