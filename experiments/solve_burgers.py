@@ -3,9 +3,9 @@
 python -m experiments.solve_burgers
 
 `make solve` calls this program. Three runs take first-order steps and then iterations of L-BFGS in
-float32; the fourth is quasi-Newton from the start, in float64, with points drawn where the residual
-is large. Each has a folder and a report; a table compares them. Finished runs are not run again, and
-stopped ones go on.
+float32. The fourth is quasi-Newton from the start, in float64, with points drawn where the residual
+is large. Each has a folder and a report, and a table compares them. Finished runs are not run
+again, and stopped ones go on.
 """
 
 from pathlib import Path
