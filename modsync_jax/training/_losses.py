@@ -106,7 +106,9 @@ def build(
         return jnp.sqrt(weight_of[term] / len(jax.tree.leaves(batch[term])[0]))
 
     def residuals(params: PyTree, batch: Any) -> Array:
-        parts = [scale(t, batch) * of_points(t, params, place(batch[t])).ravel() for t in batch]
+        parts = [
+            scale(t, batch) * of_points(t, params, place(batch[t])).ravel() for t in sorted(batch)
+        ]
         return jnp.concatenate(parts)
 
     def jacobian(params: PyTree, batch: Any) -> tuple[Array, Array]:
@@ -117,8 +119,8 @@ def build(
             return jnp.concatenate(flat, axis=1)
 
         parts = []
-        for term, points in batch.items():
-            rows = jax.lax.map(partial(at_point, term), points, batch_size=_AT_ONCE)
+        for term in sorted(batch):
+            rows = jax.lax.map(partial(at_point, term), batch[term], batch_size=_AT_ONCE)
             parts.append(scale(term, batch) * rows.reshape(-1, rows.shape[-1]))
         return residuals(params, batch), jnp.concatenate(parts)
 

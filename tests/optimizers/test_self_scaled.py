@@ -11,6 +11,7 @@ import pytest
 import scipy.optimize
 
 from modsync_jax import optimizers
+from modsync_jax.optimizers import _self_scaled
 
 METHODS = {
     "bfgs": optimizers.bfgs,
@@ -177,6 +178,45 @@ def test_a_new_loss_keeps_the_curvature(x64):
     cosine = updates @ direction / jnp.linalg.norm(updates) / jnp.linalg.norm(direction)
     assert cosine == pytest.approx(1.0, abs=1e-12) and after.count == 16
     np.testing.assert_allclose(after.value, other(found[-1] + updates), rtol=1e-12)
+
+
+def test_the_scaling_of_ssbroyden_follows_its_formula(x64):
+    """Over all signs and sizes of θ; s and y with these b and h exist where b h is above 1."""
+    positive = 0
+    for b, h in itertools.product(np.logspace(-3, 3, 13), np.logspace(-3, 3, 13)):
+        if b * h <= 1 + 1e-6:
+            continue
+        a, n = b * h - 1, 50
+        rho = min(1.0, h * (1 - np.sqrt(a / (a + 1))))
+        theta = max((rho - 1) / a, min(1 / rho, (1 - b) / b))
+        root, scale = (1 + a * theta) ** (1 / (1 - n)), min(1.0, 1 / b)
+        tau = scale * min(root, 1 / theta) if theta > 0 else min(scale * root, 1 + a * theta)
+        found = _self_scaled._broyden(jnp.asarray(b), jnp.asarray(h), n)
+        # 1 - √(a / (a + 1)) loses six digits here where a is 1e6
+        np.testing.assert_allclose(found, [(1 - theta) / (1 + a * theta), tau], rtol=1e-8)
+        positive += theta > 1
+    assert positive, "the test needs a θ whose inverse limits τ"
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped_on(x64):
+    def loss(x):
+        # below 0 its value is finite, but its gradient is not
+        return jnp.sum((x + 0.05) ** 2 + jnp.where(x < 0, 0.0, jnp.sqrt(x)) * 1e-9)
+
+    found, states = run(optimizers.ssbroyden(), loss, jnp.array([0.5, 0.4]), 20)
+    assert all(np.isfinite(x).all() for x in found)
+    assert all(np.isfinite(leaf).all() for state in states[1:] for leaf in jax.tree.leaves(state))
+
+
+def test_after_a_search_without_a_step_the_next_starts_from_the_identity(x64):
+    tx, x = optimizers.ssbroyden(), jnp.linspace(-1.0, 1.2, 6)
+    found, states = run(tx, rosenbrock, x, 5)
+    value, grad = jax.value_and_grad(rosenbrock)(found[-1])
+    wrong = -states[-1].inverse_hessian @ grad  # uphill, and said to be downhill
+    updates, after = tx.update(
+        wrong, states[-1], found[-1], value=value, grad=wrong, value_fn=rosenbrock
+    )
+    assert not updates.any() and after.count == 0 < states[-1].count
 
 
 def test_an_inverse_hessian_that_is_not_positive_starts_again(x64):

@@ -53,6 +53,7 @@ def test_a_long_axis_takes_adam():
     updates, _ = tx.update(grads, tx.init(params), params)
     expected, _ = adam.update(grads, adam.init(params))
     np.testing.assert_allclose(updates["kernel"], expected["kernel"], rtol=1e-5)  # float32
+    assert optimizers.soap(0.1, largest=5).init(params)[0].bases["kernel"].left.shape == (5, 5)
 
 
 def test_a_rotated_loss_is_a_rotated_path(x64):
