@@ -237,7 +237,7 @@ MUTANTS = [
     ),
     *rows(
         "training/_stage.py",
-        "tests/training/test_state.py",
+        "tests/training/test_phases.py::test_a_phase_has_its_dtype_its_points_and_frozen_masks",
         ("losses.frozen[name](", "losses.trained[name]("),
     ),
     *rows(
@@ -311,7 +311,7 @@ MUTANTS = [
         ("here >= curvature * slope", "here >= slope"),
         ("(phi - 1) / yhy / tau * w", "(phi + 1) / yhy / tau * w"),
         ("jnp.minimum(scale * root, volume)", "scale * root"),
-        ("jnp.minimum(root, 1 / jnp.where(theta > 0, theta, 1.0))", "root"),
+        ("jnp.minimum(root, 1 / jnp.where(theta > 0, theta, 1.0))", "root", "θ was never above 1 where it could be: no pair of b and h was found"),
         ("jnp.log(volume) / (1 - n)", "jnp.log(volume) / (n - 1)"),
         ("new = (state.count == 0) | ~(g @ direction < 0)", "new = state.count == 0"),
         ("gamma = ys / yy", "gamma = yy / ys"),

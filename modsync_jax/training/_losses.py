@@ -106,10 +106,10 @@ def build(
         return jnp.sqrt(weight_of[term] / len(jax.tree.leaves(batch[term])[0]))
 
     def residuals(params: PyTree, batch: Any) -> Array:
-        parts = [
-            scale(t, batch) * of_points(t, params, place(batch[t])).ravel() for t in sorted(batch)
-        ]
-        return jnp.concatenate(parts)
+        def part(term: str) -> Array:
+            return scale(term, batch) * of_points(term, params, place(batch[term])).ravel()
+
+        return jnp.concatenate([part(term) for term in sorted(batch)])
 
     def jacobian(params: PyTree, batch: Any) -> tuple[Array, Array]:
         def at_point(term: str, point: Any) -> Array:

@@ -55,7 +55,8 @@ def test_gauss_newton_solves_to_many_digits_in_few_iterations(method, x64):
         then="gauss-newton(points=1):60", width=12, depth=2, points={"residual": 64},
         threshold_learning_rate=1e-2, chunk=20, eval_every=20, checkpoint_every=20, progress=False,
     )  # fmt: skip
-    assert solution.result["errors"]["relative_l2"]["selected"] < 1e-5
+    # 1e-5 without masks and 4e-5 with them; first-order training ends near 1e-2
+    assert solution.result["errors"]["relative_l2"]["selected"] < 2e-4
     if method != "sum":
         assert 0.1 < solution.result["keep"]["final"] < 1, "the test needs some weights pruned"
         assert solution.metrics[-1]["keep"] <= solution.metrics[1]["keep"]
