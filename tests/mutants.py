@@ -252,6 +252,10 @@ MUTANTS = [
         ("key = jax.random.fold_in(key, state.step)", "pass"),
         ("done % settings.redraw == 0", "done % settings.redraw == 1"),
         ("tree_set(state.opt_state, value=value, grad=grad)", "tree_set(state.opt_state, value=value)"),
+    ),
+    *rows(
+        "training/_second_order.py",
+        "tests/training/test_losses.py",
         ("residuals, rows * kept", "residuals, rows"),
     ),
     *rows(

@@ -146,8 +146,10 @@ def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_
 
     chosen = _points.adapted(jax.random.key(0), residuals, candidates, 64, 1.0, 16)
     np.testing.assert_array_equal(np.sort(chosen[:, 0]), candidates[:, 0])
+    fewer = _points.adapted(jax.random.key(0), residuals, candidates, 32, 1.0, 16)
+    assert 16 < np.sum(np.asarray(fewer) > 0.5) < 32  # three times as likely, but not certain
     zero = _points.adapted(jax.random.key(0), lambda p: {"a": 0 * p[:, 0]}, candidates, 9, 1.0, 16)
-    assert len(np.unique(zero)) == 9
+    assert len(np.unique(zero)) == 9 and np.max(zero) > candidates[9, 0]
 
 
 # --- states ---------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_
 @pytest.fixture
 def run(x64):
     """A run of three steps and of quasi-Newton in double precision, whose points are redrawn."""
-    then = "ssbroyden(points=2,redraw=4):12,adam(learning_rate=1e-4):4"
+    then = "ssbroyden(points=2,redraw=4):12,adam(learning_rate=1e-4,schedule=cosine):4"
     points = {"residual": 16, "initial": 8, "left": 8, "right": 8}
     config = TrainConfig(
         method="modsync+dcgd", steps=3, then=then, points=points, chunk=4, eval_every=4,
@@ -252,7 +254,7 @@ def test_the_rate_of_a_row_is_that_of_its_phase(run):
         rates[phase] = float(row["learning_rate"])
         # the test jumps over the other iterations of the second phase
         state = state._replace(step=jnp.array(15, jnp.int32)) if phase == 1 else state
-    assert rates[0] == pytest.approx(1e-3) and rates[2] == pytest.approx(1e-4)
+    assert rates[0] == pytest.approx(1e-3) and rates[2] == pytest.approx(0.5e-4)  # half-way
     assert np.isnan(rates[1])
 
 
