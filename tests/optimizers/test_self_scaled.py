@@ -127,6 +127,7 @@ def test_convergence_is_superlinear_where_the_solution_is_known(name, x64):
     assert np.median(ratios[-4:]) < 0.34 and ratios[-4:].min() < 0.1
 
 
+@pytest.mark.long
 def test_it_needs_about_as_many_iterations_as_scipy(x64):
     start = np.linspace(-1.0, 1.2, 10)
     peer = scipy.optimize.minimize(

@@ -79,6 +79,7 @@ def test_losses_and_gradients_do_not_depend_on_blocks(x64, grouping, problem, dt
         assert np.all(plain[1].weights["unknowns"]["nu"][1] != 0)
 
 
+@pytest.mark.long
 def test_replicas_with_weights_of_their_own_may_be_mapped(x64):
     objectives, params, batch = setting(INVERSE, jnp.float64)
     factors = jnp.array([0.5, 2.0])

@@ -140,6 +140,7 @@ def test_sampling_and_objectives_run_inside_scan_and_vmap():
     np.testing.assert_allclose(values[1], losses[0], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_points_sampler_and_dtype_can_be_replaced(x64):
     batch = HEAT.sample(jax.random.key(0), {"left": 3}, "latin-hypercube", jnp.float64)
     assert batch["left"].shape == (3, 2)

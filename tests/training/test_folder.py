@@ -71,6 +71,7 @@ def test_an_older_network_is_never_loaded_in_silence(tmp_path):
     assert older.result == {} and [row["step"] for row in older.metrics] == [0, 5]
 
 
+@pytest.mark.long
 def test_lost_checkpoints_are_not_a_new_start(tmp_path):
     run = tmp_path / "run"
     modsync_jax.solve("poisson1d", "sum", output_dir=run, **RUN)

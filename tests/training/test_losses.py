@@ -25,6 +25,7 @@ def inverse():
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("problem", ["heat", "inverse"])
 def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
     problem = inverse() if problem == "inverse" else problems.get(problem)

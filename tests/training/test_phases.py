@@ -317,6 +317,7 @@ def test_a_dense_phase_that_needs_too_much_memory_is_refused_before_anything_sta
         )
 
 
+@pytest.mark.long
 def test_optax_lbfgs_is_the_phase_lbfgs(x64):
     """Twenty iterations in both, on the same points."""
     config = TrainConfig(

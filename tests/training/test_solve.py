@@ -59,6 +59,7 @@ def test_methods_solve_a_poisson_equation(method):
     assert np.linalg.norm(solution(x) - np.sin(x)) / np.linalg.norm(np.sin(x)) < 1e-2
 
 
+@pytest.mark.long
 def test_a_run_is_a_folder_that_agrees_with_what_solve_returned(tmp_path):
     run = tmp_path / "run"
     solution = modsync_jax.solve(
@@ -475,6 +476,7 @@ def test_a_network_is_selected_by_its_unweighted_loss_without_a_reference():
     assert best != int(np.argmin([row["loss"] for row in solution.metrics]))
 
 
+@pytest.mark.long
 def test_cosines_are_means_over_the_training_batches_since_the_row_before():
     """By hand, from the gradients of the same batches at the same parameters."""
     problem = poisson()

@@ -54,6 +54,7 @@ def test_the_seed_of_a_run_sets_what_a_method_draws(method):
     assert all(jax.tree.leaves(same)) and not any(jax.tree.leaves(differ["network"]))
 
 
+@pytest.mark.long
 def test_m_config_takes_the_objectives_in_turn():
     run = program("m-config")
     state = run.init(0)
@@ -184,6 +185,7 @@ def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
     assert scores[0] == scores[1]
 
 
+@pytest.mark.long
 def test_a_stopped_run_does_not_improve():
     """Its parameters stay as they were when something was not finite."""
     run = program("sum")
