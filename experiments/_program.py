@@ -21,6 +21,7 @@ from modsync_jax.training import (
     RunError,
     TrainConfig,
     entry_type,
+    gone,
 )
 
 from . import _cache, _processes
@@ -242,7 +243,8 @@ def run(main: Callable[[], None]) -> None:
         try:
             rest = FLAGS(argv)
         except flags.Error as error:
-            say(f"{error} (--help lists all flags)")
+            sentence = gone(getattr(error, "flagname", ""))
+            say(sentence or f"{error} (--help lists all flags)")
             sys.exit(2)
         if len(rest) > 1:
             say(f"unexpected argument {rest[1]!r}; all arguments are flags, --name=value")

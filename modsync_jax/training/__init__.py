@@ -1,6 +1,13 @@
 """Training: one loop for every problem and method, whose folders stay usable after a kill."""
 
-from modsync_jax.training._config import FORMAT, SECTIONS, ConfigError, TrainConfig, entry_type
+from modsync_jax.training._config import (
+    FORMAT,
+    SECTIONS,
+    ConfigError,
+    TrainConfig,
+    entry_type,
+    gone,
+)
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
@@ -16,6 +23,7 @@ __all__ = [
     "Solution",
     "TrainConfig",
     "entry_type",
+    "gone",
     "load",
     "on_grid",
     "read_config",

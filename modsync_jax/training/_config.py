@@ -70,6 +70,15 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
+def gone(name: str) -> str | None:
+    """Returns the sentence about a setting that was renamed or removed; None for others."""
+    if name in _RENAMED:
+        return f"the setting {name} is called {_RENAMED[name]} now"
+    if name in _REPLACED:
+        return f"the setting {name} is gone; use {_REPLACED[name]}"
+    return None
+
+
 def entry_type(field: dataclasses.Field) -> type | None:
     """The type of the numbers in a setting that is a mapping; None for any other setting."""
     return next(iter(get_args(field.type)[1:]), None)
@@ -321,10 +330,8 @@ class TrainConfig:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in settings:
-            if name in _REPLACED:
-                raise ConfigError(f"the setting {name} is gone; use {_REPLACED[name]}")
-            if name in _RENAMED:
-                raise ConfigError(f"the setting {name} is called {_RENAMED[name]} now")
+            if sentence := gone(name):
+                raise ConfigError(sentence)
             if name not in known:
                 raise ConfigError(str(unknown("setting", name, known)))
         return cls(**settings)
