@@ -70,8 +70,18 @@ def commands(page):
     return [line.partition("#")[0].strip() for line in lines]
 
 
+MANY = ("sweeps.md", "training.md")  # pages whose programs take minutes
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in MANY))
+        for page in PAGES
+        if commands(page)
+    ],
+)
 def test_commands_of_the_docs_run(page, tmp_path):
     """Programs run as written but for their size and folders; the others exist."""
     (tmp_path / "my_problem.py").write_text(

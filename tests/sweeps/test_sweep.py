@@ -94,8 +94,8 @@ def test_replicas_equal_single_runs_in_float32(tmp_path):
         np.testing.assert_allclose(table[5][name], value, rtol=1e-5)  # 20 steps of rounding
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
 def test_phases_of_replicas_are_those_of_single_runs_also_after_a_stop(strategy, tmp_path, x64):
     """Quasi-Newton in float64 after steps in float32, whose points are redrawn once."""
     grid = {"seed": [3, 4], "loss_weights.boundary": [1.0, 10.0]}
