@@ -318,10 +318,9 @@ def test_a_killed_sweep_goes_on_where_it_was_on_other_devices(tmp_path):
         assert errors[1] == pytest.approx(errors[0], rel=1e-6)
 
 
-LONG = """
-import jax.numpy as jnp
+ROD = """
 from modsync_jax.calculus import partials
-from modsync_jax.problems import Problem
+from modsync_jax.problems import Problem, value
 from modsync_jax.sampling import box
 
 def rod(length=1.0, source=1.0):
@@ -346,7 +345,7 @@ def test_coefficients_of_the_equation_are_an_axis(tmp_path):
     np.testing.assert_allclose(table[1]["selected"], selected, rtol=1e-5)  # 20 float32 steps
 
     file = tmp_path / "rod.py"
-    file.write_text(LONG)
+    file.write_text(ROD)
     grid = {"coefficients.length": [1.0, 2.0], "coefficients.source": [1.0, 3.0]}
     table = sweeps.sweep(
         f"{file}:rod", ["sum"], grid, output_dir=tmp_path / "r", export="none", **SHORT
