@@ -14,6 +14,7 @@ from rich.table import Table
 
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
+    PRESETS,
     SECTIONS,
     ConfigError,
     Interrupted,
@@ -37,7 +38,8 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 
 
 def define_settings(leave_out: Collection[str] = ()) -> None:
-    """Defines one flag for every field of `TrainConfig` but those in `leave_out`."""
+    """Defines `--preset`, and a flag for each field of `TrainConfig` but those in `leave_out`."""
+    flags.DEFINE_enum("preset", None, list(PRESETS), "settings that take the place of the defaults")
     for field in dataclasses.fields(TrainConfig):
         if field.name in leave_out:
             continue
@@ -130,17 +132,20 @@ def replica_settings() -> dict[str, Any]:
 
 
 def settings(only_given: bool = False) -> dict[str, Any]:
-    """Returns the values of the flags of `define_settings`.
+    """Returns the values of the flags of `define_settings`, and those of the preset.
 
     Args:
-      only_given: whether to leave out flags that are not on the command line.
+      only_given: whether to leave out defaults.
 
     Raises:
       ConfigError: on a mapping that is not `name=number,...`.
     """
-    values: dict[str, Any] = {}
+    preset = PRESETS[FLAGS.preset] if FLAGS.preset else {}
+    values: dict[str, Any] = dict(preset)
     for field in dataclasses.fields(TrainConfig):
-        if field.name not in FLAGS or (only_given and not FLAGS[field.name].present):
+        if field.name not in FLAGS:
+            continue
+        if not FLAGS[field.name].present and (only_given or field.name in preset):
             continue
         value: Any = FLAGS[field.name].value
         if kind := entry_type(field):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -103,14 +104,15 @@ class Run:
 
     @property
     def phases(self) -> list[tuple[str, int, int]]:
-        """The name of each phase, and the steps before it and after it."""
+        """The name of each phase that the run came to, and the steps before it and after it."""
         named = self.config.get("phases")
         if named is None:  # format 2 and older
             polish = self.config.get("polish_steps", 0)
             named = [("steps", self.config["steps"]), ("lbfgs", polish)]
-        ends = np.cumsum([steps for _, steps in named]).tolist()
-        whole = zip(named, ends, strict=True)
-        return [(name, end - steps, end) for (name, steps), end in whole if steps]
+        last = int(self.steps[-1])  # a time limit may end a run early
+        ends = [0, *(min(int(end), last) for end in np.cumsum([steps for _, steps in named]))]
+        whole = zip(named, itertools.pairwise(ends), strict=True)
+        return [(name, start, end) for (name, _), (start, end) in whole if start < end]
 
     @property
     def training(self) -> NDArray[np.bool_]:

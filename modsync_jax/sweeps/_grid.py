@@ -120,6 +120,8 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
             raise ConfigError(f"grid: {name} needs values, each once, got {list(values)}")
     parts = {method: _parts(method) for method in methods}
     count = len(methods) * math.prod(len(values) for values in grid.values())
+    if "selection" in grid:
+        raise ConfigError("grid: scores of different kinds can't be ranked; fix selection instead")
     if count > _MOST:
         raise ConfigError(f"grid: {count:,} networks are too many; a sweep has at most {_MOST:,}")
     for name in grid:
@@ -146,7 +148,13 @@ def _config(method: str, point: Mapping[str, Any], settings: Mapping[str, Any]) 
             changed[field] = {**_mapping(changed, settings, field), key: value}
         else:
             changed[field] = value
-    return TrainConfig.from_settings({**settings, **changed})
+    config = TrainConfig.from_settings({**settings, **changed})
+    if config.time_limit:
+        raise ConfigError(
+            f"time_limit is {config.time_limit:g}, and the networks of a sweep all take the same "
+            "number of steps; set time_limit=0, and the steps in steps or then"
+        )
+    return config
 
 
 def _parts(method: str) -> Collection[str]:

@@ -11,10 +11,12 @@ from modsync_jax.training._config import (
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
+from modsync_jax.training._presets import PRESETS
 from modsync_jax.training._solution import Solution, load
 
 __all__ = [
     "FORMAT",
+    "PRESETS",
     "SECTIONS",
     "ConfigError",
     "Interrupted",

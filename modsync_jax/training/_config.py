@@ -13,7 +13,7 @@ from typing import Any, get_args
 from modsync_jax import methods, networks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.problems import GROUPINGS
-from modsync_jax.training import _optimizers, _phases
+from modsync_jax.training import _optimizers, _phases, _presets
 
 _AUTO = ("auto", "yes", "no")
 
@@ -183,6 +183,15 @@ class TrainConfig:
     matmul_precision: str = _field(
         "highest", "precision of matrix products on GPU and TPU", ("highest", "high", "default")
     )
+    selection: str = _field(
+        "auto",
+        "what selects the best parameters: 'auto': the validation error where a reference is known,"
+        " else the loss; 'loss': the unweighted loss on points of its own",
+        ("auto", "loss"),
+    )
+    time_limit: float = _field(
+        0.0, "seconds of training, with compilation, after which a run is finished; 0: none"
+    )
     chunk: int = _field(100, "steps per call of the device; the host wakes in between")
     eval_every: int = _field(500, "steps between rows of metrics.csv; a multiple of chunk")
     checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
@@ -210,7 +219,7 @@ class TrainConfig:
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
-            " fourier_features adaptive block_points",
+            " fourier_features adaptive block_points time_limit",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:
@@ -325,10 +334,16 @@ class TrainConfig:
     def from_settings(cls, settings: Mapping[str, Any]) -> "TrainConfig":
         """Returns a configuration from keyword settings.
 
+        `preset`, a name of `PRESETS`, stands for its settings that are not given.
+
         Raises:
           ConfigError: on a setting that is not allowed, or an unknown name, with the nearest one.
         """
         known = [field.name for field in dataclasses.fields(cls)]
+        try:
+            settings = _presets.expanded(settings)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         for name in settings:
             if sentence := gone(name):
                 raise ConfigError(sentence)

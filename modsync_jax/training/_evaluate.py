@@ -17,12 +17,18 @@ References = Mapping[str, tuple[Array, Array]]
 Evaluate = Callable[[TrainState, References], tuple[TrainState, dict[str, Array]]]
 
 
-def build(problem: Problem, losses: Losses, rate: Callable[[Array], Array] | None) -> Evaluate:
+def build(
+    problem: Problem,
+    losses: Losses,
+    by_loss: bool,
+    rate: Callable[[Array], Array] | None,
+) -> Evaluate:
     """Returns the evaluation of a run.
 
     Args:
       problem: the problem.
       losses: the run's losses.
+      by_loss: whether the loss selects also where a reference is known.
       rate: from a step to the learning rate; None if it is not known.
     """
     names = losses.names
@@ -59,7 +65,8 @@ def build(problem: Problem, losses: Losses, rate: Callable[[Array], Array] | Non
             row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
         # Loss weights say nothing about accuracy, so a score without a reference leaves them out.
         unweighted = jnp.stack(list(of_terms.values())).sum()
-        score = row["validation/relative_l2"] if references else unweighted
+        by_error = bool(references) and not by_loss
+        score = row["validation/relative_l2"] if by_error else unweighted
         better = state.healthy & (score < state.best_score)
         params, score, step = chosen(
             better,

@@ -71,11 +71,12 @@ def solve(
         stopped. Larger `steps`, or longer or further phases in `then`, make it longer.
       progress: show progress on standard error.
       report: draw the figures and the report into `output_dir`.
-      **settings: fields of `modsync_jax.training.TrainConfig`, such as `steps=20_000`.
+      **settings: fields of `modsync_jax.training.TrainConfig`, such as `steps=20_000`; and
+        `preset="best"` for the recipe that reaches the lowest errors here, see docs/accuracy.md.
 
     Returns:
       The solution with the best parameters: those with the lowest error on validation points, or
-      with the lowest unweighted loss if there is no reference.
+      with the lowest unweighted loss if there is no reference or `selection="loss"`.
 
     Raises:
       ConfigError: on a setting that is not allowed.
@@ -149,7 +150,7 @@ def _opened(
     output_dir: str | os.PathLike, identity: Mapping[str, Any], config: TrainConfig, resume: bool
 ) -> RunFolder:
     """Opens the run's folder. A run that is extended counts as unfinished again."""
-    compared_here = ("steps", "then", "phases", "init")
+    compared_here = ("steps", "then", "phases", "init", "time_limit")
     folder = RunFolder(output_dir, identity, resume=resume, leave_out=compared_here)
     entries = read_config(folder.path)
     began = entries.get("init")
@@ -158,7 +159,8 @@ def _opened(
             f"{folder.path} started from {began}; give init again, because no checkpoint was saved"
         )
     stored = config.with_numbers({name: entries[name] for name in ("steps", "then")})
-    if stored.phases == config.phases:
+    same_time = entries.get("time_limit", 0.0) == config.time_limit
+    if stored.phases == config.phases and same_time:
         return folder
     done = folder.latest() or 0
     _check_growth(folder, stored, config, done)
@@ -267,9 +269,10 @@ def _train(
                 state = program.advance(state, chunk.phase, chunk.steps)
                 healthy = bool(state.healthy)
             meter.advance(int(state.step))
-            if healthy and chunk.evaluates:
+            over = 0 < config.time_limit <= clock.elapsed
+            if healthy and (chunk.evaluates or over):
                 state = record(state)
-            if folder is not None and (chunk.saves or stopped or not healthy):
+            if folder is not None and (chunk.saves or over or stopped or not healthy):
                 folder.save(int(state.step), state)
             if not healthy:
                 kept = f"; the last good state is in {folder.path}" if folder is not None else ""
@@ -281,6 +284,8 @@ def _train(
                 raise NonFinite(f"{broke}{where}{kept}; {advice}")
             if stopped and chunk.end < config.total_steps:
                 raise Interrupted(_how_to_resume(chunk.end, config, folder))
+            if over:
+                break
     trained = state.best_params
     result = _measure.summary(problem, config, rows, state, clock)
     params = transform.export(trained)

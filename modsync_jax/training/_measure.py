@@ -45,12 +45,17 @@ class Clock:
 
     def mark(self, step: int) -> None:
         """Notes the time at which a run came to a step."""
-        self._marks[step] = (self.seconds + self.startup) / self._share
+        self._marks[step] = self.elapsed / self._share
 
     def at(self, steps: Iterable[float]) -> list[float | None]:
         """The seconds of a run until each step, compilation included; None for steps not marked."""
         found = [self._marks.get(int(step)) for step in steps]
         return [None if seconds is None else round(seconds, 3) for seconds in found]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of all chunks, with compilation."""
+        return self.startup + self.seconds
 
     @property
     def rate(self) -> float:
@@ -188,6 +193,12 @@ def layers(solution: Solution) -> dict[str, np.ndarray]:
     return arrays
 
 
+def scored_by(problem: Problem, config: TrainConfig) -> str:
+    """What selects a run's best parameters."""
+    by_error = problem.reference is not None and config.selection == "auto"
+    return "validation error" if by_error else "unweighted loss"
+
+
 def summary(
     problem: Problem,
     config: TrainConfig,
@@ -207,7 +218,7 @@ def summary(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
         "selected_step": int(state.best_step),
         "score": float(state.best_score),
-        "scored_by": "unweighted loss" if problem.reference is None else "validation error",
+        "scored_by": scored_by(problem, config),
         "loss": {"selected": selected["loss"], "final": final["loss"]},
         "keep": {"selected": selected["keep"], "final": final["keep"]} if "keep" in final else None,
         # Without `export`: single numbers have no masks, and a sweep does this for every replica.
@@ -226,7 +237,7 @@ def summary(
         }
     result["timing"] = {
         "steps_per_second": round(clock.rate, 3),
-        "training_seconds": round(clock.seconds + clock.startup, 3),
+        "training_seconds": round(clock.elapsed, 3),
         "first_chunks_seconds": round(clock.startup, 3),
         "seconds_at_rows": clock.at(row["step"] for row in rows),
     }
