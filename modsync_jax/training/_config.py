@@ -282,10 +282,10 @@ class TrainConfig:
 
     @property
     def phases(self) -> tuple[_phases.Phase, ...]:
-        """The first-order steps, which may be none, and the phases after them."""
+        """The first-order steps, if there are any, and the phases after them."""
         name = str(self.optimizer)
         first = _phases.Phase(name, self.steps, _phases.FirstOrder())
-        return (first, *_phases.parse(self.then))
+        return (*([first] if self.steps else []), *_phases.parse(self.then))
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -302,9 +302,9 @@ class TrainConfig:
         """The method and the optimisers in words: `lra+dcgd, Adam, SSBroyden`."""
         method = methods.parse(self.method)
         alone = any(methods.PARTS[name].kind == "optimizer" for name in method.parts)
-        names = [phase.name for phase in self.phases if phase.steps]
+        names = [phase.name for phase in self.phases]
         titles = [_phases.TITLES.get(name, f"{name} optimiser") for name in names]
-        first_order = [not phase.freezes for phase in self.phases if phase.steps]
+        first_order = [not phase.freezes for phase in self.phases]
         if alone and first_order[0]:
             titles = titles[1:]
         return ", ".join([str(method)] * any(first_order) + titles)
@@ -317,7 +317,7 @@ class TrainConfig:
     @property
     def widest_dtype(self) -> str:
         """`float64` if any phase needs it, else `float32`."""
-        used = [phase.settings.dtype or self.dtype for phase in self.phases if phase.steps]
+        used = [phase.settings.dtype or self.dtype for phase in self.phases]
         return max([self.dtype, *used])
 
     @classmethod

@@ -40,7 +40,8 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
     phase, start = config.phases[index], config.starts[index]
     settings: Any = phase.settings
     dtype = jnp.dtype(settings.dtype or config.dtype)
-    rate = _optimizers.learning_rate(config, phase, first=index == 0)
+    of_run = index == 0 and config.steps > 0  # not one that `then` names
+    rate = _optimizers.learning_rate(config, phase, first=of_run)
     method, names = methods.parse(config.method), losses.names
     masked = losses.masked and not frozen
     if losses.masked and frozen:
@@ -49,7 +50,7 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
         )
     tx = methods.build(
         method,
-        _optimizers.weights_optimizer(config, phase, first=index == 0),
+        _optimizers.weights_optimizer(config, phase, first=of_run),
         _optimizers.thresholds_optimizer(config),
         num_objectives=len(names),
         reference=names.index("residual"),
@@ -63,9 +64,7 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
 
     def begin(state: TrainState) -> TrainState:
         state = cast(state, dtype)
-        # Copies, because a donated state may not hold one buffer twice.
-        opt_state = jax.tree.map(jnp.copy, tx.init(moved(state.params)))
-        return state._replace(opt_state=opt_state, points=())
+        return state._replace(opt_state=tx.init(moved(state.params)), points=())
 
     def batch(state: TrainState) -> Any:
         return losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)

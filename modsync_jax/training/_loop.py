@@ -216,7 +216,7 @@ def finish(
     arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
-    used = [phase.name for phase in config.phases if phase.steps]
+    used = [phase.name for phase in config.phases]
     used += ["rad" for phase in config.phases if getattr(phase.settings, "rad", 0)]
     folder.write_text("references.bib", citations.of_run(identity, used))
     folder.write("result.json", solution.result)
@@ -372,8 +372,7 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
         lowered = _step.compiled(program)
         calls = [lowered.evaluate.lower(states[-1], points)]  # type: ignore[attr-defined]
         for phase, state in enumerate(states):
-            if config.phases[phase].steps:
-                calls.append(lowered.advance.lower(state, phase, 1))  # type: ignore[attr-defined]
+            calls.append(lowered.advance.lower(state, phase, 1))  # type: ignore[attr-defined]
         needed = max(_memory.of_program(call.compile()) for call in calls)
     if needed > there:
         raise ConfigError(

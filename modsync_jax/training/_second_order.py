@@ -78,13 +78,15 @@ def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> 
         if losses.masked:
             zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
             params = ModSyncParams(export(params), zeros)
-        return redrawn(state._replace(params=params, opt_state=solver.init(weights_of(params))))
+        state = state._replace(params=params, opt_state=solver.init(weights_of(params)))
+        # Their places: the first chunk draws them, so that their program is compiled only once.
+        places = jax.eval_shape(draw, state)
+        return state._replace(points=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), places))
 
     def prepare(state: TrainState) -> TrainState:
-        if not settings.redraw:
-            return state
         done = state.step - start
-        return jax.lax.cond((done > 0) & (done % settings.redraw == 0), redrawn, as_is, state)
+        due = done % settings.redraw == 0 if settings.redraw else done == 0
+        return jax.lax.cond(due, redrawn, as_is, state)
 
     def step(state: TrainState) -> TrainState:
         value = optax.tree_utils.tree_get(state.opt_state, "value")

@@ -114,7 +114,8 @@ def build(
             losses=jnp.zeros(count, dtype),
             conflict=_conflict.nothing_seen(count, dtype),
         )
-        return stages[0].begin(state)
+        # Copies, because a donated state may not hold one buffer twice.
+        return jax.tree.map(jnp.copy, stages[0].begin(state))
 
     def advance(state: TrainState, phase: int, count: int) -> TrainState:
         stage = stages[phase]

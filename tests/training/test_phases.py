@@ -111,7 +111,7 @@ def test_chunks_end_where_phases_do_and_where_points_are_redrawn():
         assert list(_schedule.chunks(config, done)) == [c for c in found if c.start >= done]
     assert [_schedule.phase_of(config, s) for s in (0, 12, 13, 32, 33, 42)] == [0, 0, 1, 1, 2, 2]
     alone = TrainConfig(steps=0, then="lbfgs:20")
-    assert [_schedule.phase_of(alone, step) for step in (0, 1, 20)] == [0, 1, 1]
+    assert [_schedule.phase_of(alone, step) for step in (0, 1, 20)] == [0, 0, 0]
 
 
 # --- points ---------------------------------------------------------------------------------------

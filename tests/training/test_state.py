@@ -17,12 +17,12 @@ from modsync_jax.transform import ModSyncParams, export
 
 PROBLEM = problems.get("poisson1d", frequency=1.0)
 NETWORK = networks.MLP(width=4, depth=1)
+SEED, STEPS = 5, 2
 CONFIG = TrainConfig(
-    method="modsync+dcgd", points={"residual": 8}, then="lbfgs(points=2):3",
+    method="modsync+dcgd", steps=STEPS, points={"residual": 8}, then="lbfgs(points=2):3",
     loss_weights={"boundary": 10.0},
     schedule="exponential", decay_rate=0.5, decay_steps=1, threshold_learning_rate=7e-3,
 )  # fmt: skip
-SEED, STEPS = 5, 2
 
 
 def sines(n, factor):
