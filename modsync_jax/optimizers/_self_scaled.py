@@ -38,6 +38,14 @@ class SelfScaledState(NamedTuple):
     grad: PyTree
     evaluations: Array
 
+    def restarted(self, inverse_hessian: Array) -> "SelfScaledState":
+        """Returns the state with another H `[n, n]`, if all of its entries are finite."""
+        finite = jnp.isfinite(inverse_hessian).all()
+        return self._replace(
+            count=jnp.where(finite, jnp.maximum(self.count, 1), self.count),
+            inverse_hessian=jnp.where(finite, inverse_hessian, self.inverse_hessian),
+        )
+
 
 def bfgs(*, max_evaluations: int = 20) -> optax.GradientTransformationExtraArgs:
     """BFGS: φ = 1 and τ = 1 in the family of `ssbroyden`, where arguments and errors stand."""

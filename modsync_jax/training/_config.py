@@ -190,7 +190,7 @@ class TrainConfig:
         ("auto", "loss"),
     )
     time_limit: float = _field(
-        0.0, "seconds of training, with compilation, after which a run is finished; 0: none"
+        0.0, "seconds, with compilation, after which a run is finished at its next chunk; 0: none"
     )
     chunk: int = _field(100, "steps per call of the device; the host wakes in between")
     eval_every: int = _field(500, "steps between rows of metrics.csv; a multiple of chunk")

@@ -32,7 +32,9 @@ _BINS = np.linspace(-8.0, 2.0, 61)  # of log10 |w|
 
 
 class Clock:
-    """Seconds of the training chunks; the first chunk of each kind includes its compilation.
+    """Seconds of a run from its start, and of its training chunks apart.
+
+    The first chunk of each kind includes its compilation and does not count for the rate.
 
     Args:
       share: the number of runs that train at once and share the time.
@@ -40,22 +42,23 @@ class Clock:
 
     def __init__(self, share: int = 1) -> None:
         self._seen: set[Any] = set()
+        self._began = time.perf_counter()
         self._share, self._marks = share, dict[int, float]()
         self.steps, self.seconds, self.startup = 0, 0.0, 0.0
 
     def mark(self, step: int) -> None:
-        """Notes the time at which a run came to a step."""
+        """Notes the time at which a run was evaluated at a step."""
         self._marks[step] = self.elapsed / self._share
 
     def at(self, steps: Iterable[float]) -> list[float | None]:
-        """The seconds of a run until each step, compilation included; None for steps not marked."""
+        """The seconds of a run until it was evaluated at each step; None for steps not marked."""
         found = [self._marks.get(int(step)) for step in steps]
         return [None if seconds is None else round(seconds, 3) for seconds in found]
 
     @property
     def elapsed(self) -> float:
-        """Seconds of all chunks, with compilation."""
-        return self.startup + self.seconds
+        """Seconds since the start, with compilation and evaluations."""
+        return time.perf_counter() - self._began
 
     @property
     def rate(self) -> float:
@@ -237,7 +240,7 @@ def summary(
         }
     result["timing"] = {
         "steps_per_second": round(clock.rate, 3),
-        "training_seconds": round(clock.elapsed, 3),
+        "training_seconds": round(clock.seconds + clock.startup, 3),
         "first_chunks_seconds": round(clock.startup, 3),
         "seconds_at_rows": clock.at(row["step"] for row in rows),
     }

@@ -60,12 +60,18 @@ class LBFGS(Kept):
 
 @dataclasses.dataclass(frozen=True)
 class Dense(Kept):
-    """Settings of quasi-Newton methods with a dense inverse Hessian, see `optimizers.ssbroyden`."""
+    """Settings of quasi-Newton methods with a dense inverse Hessian, see `optimizers.ssbroyden`.
+
+    Attributes:
+      jacobian: at each draw of points the inverse Hessian starts again from the Gauss-Newton matrix
+        `2 JᵀJ + λI`, with λ this share of the loss; 0 to keep it instead.
+    """
 
     points: int = 2
     redraw: int = 100
     rad: float = 1.0
     dtype: str = "float64"
+    jacobian: float = 0.01
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,17 @@ def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
     def learn(state: TrainState) -> Any:
         weights = weights_of(state.params)
         value, grad = jax.value_and_grad(partial(total, state))(weights)
-        return optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
+        learnt = optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
+        share = getattr(settings, "jacobian", 0.0)
+        if not share:
+            return learnt
+        # Far cheaper than the iterations that learn as much curvature. The damping falls with the
+        # loss (Yamashita & Fukushima 2001), because the matrix comes ever closer to the Hessian.
+        rows = losses.jacobian(weights, state.points)[1] * _kept(losses, state)
+        eye = jnp.eye(rows.shape[1], dtype=rows.dtype)
+        factor = jnp.linalg.cholesky(2 * rows.T @ rows + share * value * eye)
+        inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
+        return learnt.restarted((inverse + inverse.T) / 2)
 
     def move(state: TrainState) -> tuple[PyTree, Any]:
         get = partial(optax.tree_utils.tree_get, state.opt_state)
@@ -140,20 +150,12 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
     settings: Any = phase.settings
     tx = optimizers.gauss_newton(damping=settings.damping, momentum=settings.momentum)
 
-    def masks(state: TrainState) -> PyTree:
-        """1 for weights that may move, else 0."""
-        weights = weights_of(state.params)
-        if not losses.masked:
-            return jax.tree.map(jnp.ones_like, weights)
-        masks = sparsity.masks(weights, state.params.thresholds)
-        return jax.tree.map(lambda w, m: jnp.ones_like(w) if m is None else m, weights, masks)
-
     def learn(state: TrainState) -> Any:
         residuals = losses.residuals(weights_of(state.params), state.points)
         return state.opt_state._replace(value=residuals @ residuals)
 
     def move(state: TrainState) -> tuple[PyTree, Any]:
-        kept = jax.flatten_util.ravel_pytree(masks(state))[0]
+        kept = _kept(losses, state)
 
         def jacobian(weights: PyTree) -> tuple[Array, Array]:
             residuals, rows = losses.jacobian(weights, state.points)
@@ -168,6 +170,16 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
         )
 
     return _Solver(tx.init, learn, move)
+
+
+def _kept(losses: Losses, state: TrainState) -> Array:
+    """1 for weights that may move, else 0, `[n]`."""
+    weights = weights_of(state.params)
+    kept = jax.tree.map(jnp.ones_like, weights)
+    if losses.masked:
+        masks = sparsity.masks(weights, state.params.thresholds)
+        kept = jax.tree.map(lambda one, m: one if m is None else m, kept, masks)
+    return jax.flatten_util.ravel_pytree(kept)[0]
 
 
 _SOLVERS: Mapping[type, Callable[[Phase, Losses], _Solver]] = {

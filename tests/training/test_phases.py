@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,6 +16,7 @@ from modsync_jax.training import (
     ConfigError,
     RunError,
     TrainConfig,
+    _losses,
     _phases,
     _points,
     _schedule,
@@ -158,7 +160,7 @@ def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_
 @pytest.fixture
 def run(x64):
     """A run of three steps and of quasi-Newton in double precision, whose points are redrawn."""
-    then = "ssbroyden(points=2,redraw=4):12,adam(learning_rate=1e-4,schedule=cosine):4"
+    then = "ssbroyden(points=2,redraw=4,jacobian=0):12,adam(learning_rate=1e-4,schedule=cosine):4"
     points = {"residual": 16, "initial": 8, "left": 8, "right": 8}
     config = TrainConfig(
         method="modsync+dcgd", steps=3, then=then, points=points, chunk=4, eval_every=4,
@@ -192,6 +194,7 @@ def test_a_phase_has_its_dtype_its_points_and_frozen_masks(run):
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {leaf.dtype for leaf in floats} == {np.dtype("float64")}
     jax.tree.map(np.testing.assert_array_equal, state.params.weights, masked)
+    state = program.advance(state, 1, 0)  # draws the points
     assert {name: len(p) for name, p in state.points.items()} == {
         name: 2 * count for name, count in config.points.items()
     }
@@ -221,6 +224,56 @@ def test_a_phase_has_its_dtype_its_points_and_frozen_masks(run):
     direction = -curvature @ grad  # `flat` has the order of `ravel_pytree`
     cosine = moved @ direction / np.linalg.norm(moved) / np.linalg.norm(direction)
     assert cosine == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", ["sum", "modsync+sum"])
+def test_at_a_draw_of_points_the_inverse_hessian_is_that_of_gauss_newton(method, x64):
+    """J from central differences of the residuals; pruned weights have no columns."""
+    points = {"residual": 16, "initial": 8, "left": 8, "right": 8}
+    then = "ssbroyden(points=1,redraw=4,jacobian=0.02):12"
+    config = TrainConfig(
+        method=method, steps=3, then=then, points=points, loss_weights={"boundary": 10.0}
+    )
+    program = _step.compiled(_step.build(HEAT, NETWORK, config))
+    losses = _losses.build(HEAT, NETWORK, config, lambda points: points)
+    state = program.advance(program.init(0), 0, 3)
+    state = program.begin(pruned(state) if losses.masked else state, 1)
+    weights = partial(_weights, losses.masked)
+    started = program.advance(state, 1, 0)  # which draws points, and no more
+    x, unravel = jax.flatten_util.ravel_pytree(weights(started))
+    _, wanted = gauss_newton(losses, unravel, started.points, x)
+    found = started.opt_state.inverse_hessian
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
+    assert started.opt_state.count == 1
+
+    state = program.advance(started, 1, 4)
+    x, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.copy, weights(state)))
+    state = program.advance(state, 1, 1)  # at other points
+    grad, wanted = gauss_newton(losses, unravel, state.points, x)
+    moved, direction = flat(weights(state)) - np.asarray(x), -wanted @ grad
+    cosine = moved @ direction / np.linalg.norm(moved) / np.linalg.norm(direction)
+    assert cosine == pytest.approx(1, abs=1e-6)
+
+
+def _weights(masked, state):
+    return state.params.weights if masked else state.params
+
+
+def gauss_newton(losses, unravel, points, x):
+    """The gradient and the inverse Gauss-Newton matrix at x, from differences of the residuals."""
+
+    @jax.jit
+    def residuals(x):
+        return losses.residuals(unravel(x), points)
+
+    step = 1e-6  # errors of step² and of 1e-16 / step, both below 1e-9
+    shifts = step * np.eye(x.size)
+    rows = np.stack([(residuals(x + e) - residuals(x - e)) / (2 * step) for e in shifts], axis=1)
+    if losses.masked:
+        rows *= np.asarray(x) != 0
+    r = np.asarray(residuals(x))
+    matrix = 2 * rows.T @ rows + 0.02 * (r @ r) * np.eye(x.size)
+    return 2 * rows.T @ r, np.linalg.inv(matrix)
 
 
 @pytest.mark.long

@@ -1,0 +1,136 @@
+"""Question: what error does each optimiser reach on each problem in five minutes of two cores?
+
+Each run is a process of its own, and its time counts from the start of that process, with imports
+and compilation. All peers train networks of the same size on the same losses, with the same rule
+for their points where they take one. Nothing but the held-out, unweighted loss selects parameters;
+the smallest error beside it is what the exact solution would have selected.
+
+- `recipe`: `--preset=best`.
+- `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
+- `soap`: SOAP in single precision on fresh points every step, its rate decaying over the budget.
+
+Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
+A finished run is a line of benchmarks/results/frontier.jsonl and is not run again.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_STARTED = time.time()  # before anything slow is imported
+
+import numpy as np  # noqa: E402
+
+from modsync_jax import problems  # noqa: E402
+
+from . import machine  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "frontier.jsonl"
+_KEPT = 80  # rows of a run's history
+_MOST = 10_000_000  # steps, more than any run takes
+_REDRAWN = "points=2,redraw=100,rad=1"
+
+# What each peer changes in the recipe.
+PEERS: dict[str, dict[str, Any]] = {
+    "recipe": {},
+    "lbfgs": {"then": f"lbfgs({_REDRAWN},memory=50,dtype=float64):{_MOST}"},
+    "soap": {
+        "then": "",
+        "steps": _MOST,
+        "optimizer": "soap",
+        "learning_rate": 3e-3,
+        "schedule": "exponential",
+        "decay_steps": 2_000,
+        "warmup_steps": 100,
+    },
+}
+# The size of the network is all that a problem chooses.
+SIZES: dict[str, dict[str, int]] = {}
+
+
+def main() -> None:
+    """Runs what is missing, each run in a process of its own, and then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--problems", default=",".join(problems.names()))
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(_one(**json.loads(options.one))))
+        return
+    wanted = itertools.product(
+        options.seeds.split(","), options.problems.split(","), options.peers.split(",")
+    )
+    done = {_key(run) for run in runs()}
+    for seed, problem, peer in wanted:
+        run = {"problem": problem, "peer": peer, "seed": int(seed), "minutes": options.minutes}
+        if _key(run) in done:
+            continue
+        command = [sys.executable, "-m", "benchmarks.frontier", "--one", json.dumps(run)]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        line = ended.stdout.splitlines()[-1]
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        ended_with = json.loads(line)["errors"]
+        print(f"{problem:18} {peer:10} seed {seed}: {ended_with['selected']:.1e}", flush=True)
+
+
+def runs() -> list[dict[str, Any]]:
+    """Returns all finished runs."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()]
+
+
+def _key(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(run[name] for name in ("problem", "peer", "seed", "minutes"))
+
+
+def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
+    """Trains one network and returns what came out."""
+    import jax
+
+    import modsync_jax
+
+    jax.config.update("jax_enable_x64", True)
+    settings = {**SIZES.get(problem, {}), **PEERS[peer]}
+    ready = time.time()
+    solution = modsync_jax.solve(
+        problem,
+        preset="best",
+        seed=seed,
+        time_limit=60 * minutes - (ready - _STARTED),
+        progress=False,
+        **settings,
+    )
+    result, rows = solution.result, solution.metrics
+    seconds = result["timing"]["seconds_at_rows"]
+    late = time.time() - _STARTED - seconds[-1]  # everything before the first step
+    errors = [row["test/relative_l2"] for row in rows]
+    kept = sorted({round(k) for k in np.linspace(0, len(rows) - 1, _KEPT)})
+    found = result["errors"]["relative_l2"]
+    return {
+        "problem": problem,
+        "peer": peer,
+        "seed": seed,
+        "minutes": minutes,
+        "errors": {kind: found[kind] for kind in ("selected", "smallest", "final")},
+        "parameters": result["parameters"],
+        "steps": result["steps"],
+        "seconds": [round(seconds[k] + late, 2) for k in kept],
+        "history": [float(f"{errors[k]:.4g}") for k in kept],
+        "settings": settings,
+        "machine": machine.describe(),
+    }
+
+
+if __name__ == "__main__":
+    main()
