@@ -1,9 +1,9 @@
-"""Solves Burgers' equation four times, by Adam, DCGD, ModSync+DCGD and SSBroyden.
+"""Solves Burgers' equation four times, by Adam, DCGD, ModSync+DCGD and the recipe `--preset=best`.
 
 python -m experiments.solve_burgers
 
 `make solve` calls this program. Three runs take first-order steps and then iterations of L-BFGS in
-float32. The fourth is quasi-Newton from the start, in float64, with points drawn where the residual
+float32. The recipe is quasi-Newton from the start, in float64, with points drawn where the residual
 is large. Each has a folder and a report, and a table compares them. Finished runs are not run
 again, and stopped ones go on.
 """
@@ -20,7 +20,8 @@ from . import _program
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/burgers", "folder of the runs")
 _STEPS = flags.DEFINE_integer("steps", 2_000, "first-order steps of the first three runs")
 _THEN = flags.DEFINE_string("then", "lbfgs(points=4):1000", "the phases after them")
-_SECOND_ORDER = flags.DEFINE_string("second_order", "ssbroyden:6000", "the phases of the fourth")
+_SECOND_ORDER = flags.DEFINE_string("second_order", "ssbroyden:6000", "the phases of the recipe")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of all four")
 _program.define_device()
 flags.adopt_module_key_flags(_program)
 
@@ -36,9 +37,10 @@ FIRST_ORDER: dict[str, Any] = {
 def main() -> None:
     """Trains the four networks and prints the table."""
     first_order = {**FIRST_ORDER, "steps": _STEPS.value, "then": _THEN.value}
-    second_order = {"width": 24, "depth": 4, "steps": 0, "then": _SECOND_ORDER.value}
+    recipe = {"preset": "best", "then": _SECOND_ORDER.value, "time_limit": 0.0}
     runs = {method: {"method": method, **first_order} for method in ("sum", "dcgd", "modsync+dcgd")}
-    runs["ssbroyden"] = {"method": "sum", **second_order}
+    runs["best"] = {"method": "sum", **recipe}
+    runs = {name: {**settings, "seed": _SEED.value} for name, settings in runs.items()}
     for settings in runs.values():
         TrainConfig.from_settings(settings)  # checked before JAX starts
     _program.prepare_device("float64")

@@ -26,6 +26,7 @@ from modsync_jax.training import (
 )
 from modsync_jax.training._config import DEFAULT_METHOD, FORMAT, ConfigError, TrainConfig
 from modsync_jax.training._folder import Row, RunError, RunFolder, read_config
+from modsync_jax.training._phases import Dense, GaussNewton
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
 from modsync_jax.training._state import TrainState, weights_of
@@ -368,6 +369,7 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
     at_once = max(evaluated, *problem.points.values(), *config.points.values())
     values = at_once * config.width * jnp.dtype(config.widest_dtype).itemsize
     needed = float(max(map(_memory.of_arrays, states)) + values)
+    needed += _jacobian_bytes(problem, config, states[-1])
     if 0.02 * there < needed < there:
         lowered = _step.compiled(program)
         calls = [lowered.evaluate.lower(states[-1], points)]  # type: ignore[attr-defined]
@@ -378,8 +380,20 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
         raise ConfigError(
             f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
             "a smaller width or depth, fewer points at once (block_points), or lbfgs in place of a "
-            "dense quasi-Newton phase"
+            "dense second-order phase"
         )
+
+
+def _jacobian_bytes(problem: Problem, config: TrainConfig, state: TrainState) -> int:
+    """The least bytes of the largest Jacobian of a run: one row for each point of a batch."""
+    points = sum({**problem.points, **config.points}.values())
+    weights = sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params)))
+    row = weights * jnp.dtype(config.widest_dtype).itemsize
+    needed = 0
+    for settings in (phase.settings for phase in config.phases):
+        if isinstance(settings, GaussNewton) or (isinstance(settings, Dense) and settings.jacobian):
+            needed = max(needed, settings.points * points * row)
+    return needed
 
 
 def identity_of(

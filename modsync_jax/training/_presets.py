@@ -12,6 +12,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "depth": 3,
         "steps": 0,
         "then": "ssbroyden:1000000",
+        "points": {"residual": 1000},  # of which the phase takes twice as many
         "loss_weights": {"boundary": 100.0},
         "time_limit": 300.0,
         "selection": "loss",

@@ -363,11 +363,17 @@ def test_any_run_can_go_on_with_a_further_phase(then, tmp_path):
     assert longer.metrics[-1]["loss"] < short.metrics[-1]["loss"]
 
 
-def test_a_dense_phase_that_needs_too_much_memory_is_refused_before_anything_starts():
-    with pytest.raises(ConfigError, match="or lbfgs in place of a dense quasi-Newton phase"):
-        modsync_jax.solve(
-            "poisson1d", steps=5, then="bfgs(dtype=float32):5", width=700, depth=3, progress=False
-        )
+@pytest.mark.parametrize(
+    ("then", "width"),
+    [
+        ("bfgs(jacobian=0,dtype=float32):5", 700),  # the inverse Hessian
+        ("bfgs(points=100000,dtype=float32):5", 100),  # the Jacobian
+        ("gauss-newton(points=100000,dtype=float32):5", 100),
+    ],
+)
+def test_a_dense_phase_that_needs_too_much_memory_is_refused_before_anything_starts(then, width):
+    with pytest.raises(ConfigError, match="or lbfgs in place of a dense second-order phase"):
+        modsync_jax.solve("poisson1d", steps=5, then=then, width=width, depth=3, progress=False)
 
 
 @pytest.mark.long
