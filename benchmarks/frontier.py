@@ -10,7 +10,7 @@ the smallest error beside it is what the exact solution would have selected.
 - `soap`: SOAP in single precision on fresh points every step, its rate decaying over the budget.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
-A finished run is a line of benchmarks/results/frontier.jsonl and is not run again.
+Finished runs are in benchmarks/results/frontier.json and are not run again.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from modsync_jax import problems  # noqa: E402
 
 from . import machine  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "frontier.jsonl"
+RESULTS = Path(__file__).parent / "results" / "frontier.json"
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
@@ -55,7 +55,7 @@ SIZES: dict[str, dict[str, int]] = {}
 
 
 def main() -> None:
-    """Runs what is missing, each run in a process of its own, and then prints the table."""
+    """Runs what is missing, each run in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--problems", default=",".join(problems.names()))
@@ -76,18 +76,19 @@ def main() -> None:
             continue
         command = [sys.executable, "-m", "benchmarks.frontier", "--one", json.dumps(run)]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        line = ended.stdout.splitlines()[-1]
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        ended_with = json.loads(line)["errors"]
-        print(f"{problem:18} {peer:10} seed {seed}: {ended_with['selected']:.1e}", flush=True)
+        found = json.loads(ended.stdout.splitlines()[-1])
+        # A line for each run, so that a change of one is a change of one line.
+        lines = ",\n".join(json.dumps(row) for row in [*runs(), found])
+        RESULTS.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        errors = found["errors"]
+        print(f"{problem:18} {peer:10} seed {seed}: {errors['selected']:.1e}", flush=True)
 
 
 def runs() -> list[dict[str, Any]]:
     """Returns all finished runs."""
     if not RESULTS.exists():
         return []
-    return [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()]
+    return json.loads(RESULTS.read_text("utf-8"))["rows"]
 
 
 def _key(run: Mapping[str, Any]) -> tuple[Any, ...]:

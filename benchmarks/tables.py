@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = tuple(
-    DOCS / f"{name}.md" for name in ("benchmarks", "drop_in", "methods", "problems", "scaling")
+    DOCS / f"{name}.md"
+    for name in ("accuracy", "benchmarks", "drop_in", "methods", "problems", "scaling")
 )
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
@@ -219,7 +222,35 @@ def replicas(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def frontier(name: str, content: dict) -> list[list[str]]:
+    """A row per problem: geometric means of the peers' errors, with their spread."""
+    peers = list(dict.fromkeys(row["peer"] for row in content["rows"]))
+    cases: dict[tuple, dict[str, list[dict]]] = {}
+    for row in content["rows"]:
+        found = cases.setdefault((row["problem"], row["minutes"]), {})
+        found.setdefault(row["peer"], []).append(row)
+    head = ["problem", "minutes", "weights", "seeds", *peers, "recipe, selected by the exact one"]
+    rows = [head]
+    for (problem, minutes), by_peer in sorted(cases.items()):
+        first = next(iter(by_peer.values()))
+        line = [f"`{problem}`", f"{minutes:g}", f"{first[0]['parameters']:,}"]
+        line.append("–".join(sorted({str(len(found)) for found in by_peer.values()})))
+        line += [_geometric(by_peer.get(peer, []), "selected") for peer in peers]
+        rows.append([*line, _geometric(by_peer.get("recipe", []), "smallest")])
+    return rows
+
+
+def _geometric(runs: list[dict], kind: str) -> str:
+    """The geometric mean of an error, and the factor of its geometric standard deviation."""
+    if not runs:
+        return ""
+    logs = np.log([run["errors"][kind] for run in runs])
+    spread = f" (×÷ {np.exp(logs.std(ddof=1)):.2f})" if len(logs) > 1 else ""
+    return f"{_scientific(float(np.exp(logs.mean())))}{spread}"
+
+
 KINDS = {
+    "frontier": frontier,
     "step_time": step_time,
     "memory": memory,
     "accuracy": accuracy,

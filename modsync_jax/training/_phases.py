@@ -71,7 +71,7 @@ class Dense(Kept):
     redraw: int = 100
     rad: float = 1.0
     dtype: str = "float64"
-    jacobian: float = 0.01
+    jacobian: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Quasi-Newton from the random start; see docs/accuracy.md for what each setting gives.
     "best": {
         "width": 20,
-        "depth": 3,
+        "depth": 4,
         "steps": 0,
         "then": "ssbroyden:1000000",
         "points": {"residual": 1000},  # of which the phase takes twice as many
-        "loss_weights": {"boundary": 100.0},
+        "loss_weights": {"boundary": 10.0},
         "time_limit": 300.0,
         "selection": "loss",
         "chunk": 50,
