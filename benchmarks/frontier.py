@@ -32,6 +32,7 @@ from modsync_jax import problems  # noqa: E402
 from . import machine  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
@@ -82,6 +83,40 @@ def main() -> None:
         RESULTS.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
         errors = found["errors"]
         print(f"{problem:18} {peer:10} seed {seed}: {errors['selected']:.1e}", flush=True)
+
+    draw(runs())
+
+
+def draw(found: list[dict[str, Any]]) -> None:
+    """Draws the errors of all runs against time, a panel for each problem."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = sorted({run["problem"] for run in found})
+    columns = min(len(shown), 5)
+    shape = (-(-len(shown) // columns), columns)
+    size = (2.6 * shape[1] + 0.6, 2.2 * shape[0] + 0.7)
+    figure, axes = pyplot.subplots(
+        *shape, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, problem in itertools.zip_longest(axes.flat, shown):
+        if problem is None:
+            axis.set_axis_off()
+            continue
+        axis.set_title(problem, fontsize=9)
+        for run in (run for run in found if run["problem"] == problem):
+            color = f"C{list(PEERS).index(run['peer'])}"
+            axis.plot(run["seconds"], run["history"], color=color, label=run["peer"], linewidth=1)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    named = {run["peer"]: f"C{list(PEERS).index(run['peer'])}" for run in found}
+    handles = [pyplot.Line2D([], [], color=color, label=peer) for peer, color in named.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8)
+    figure.supxlabel("seconds from the start of the process, two CPU cores", fontsize=9)
+    figure.supylabel("relative L2 error, test grid", fontsize=9)
+    figure.savefig(FIGURE, dpi=150)
 
 
 def runs() -> list[dict[str, Any]]:

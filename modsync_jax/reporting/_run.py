@@ -112,7 +112,8 @@ class Run:
         last = int(self.steps[-1])  # a time limit may end a run early
         ends = [0, *(min(int(end), last) for end in np.cumsum([steps for _, steps in named]))]
         whole = zip(named, itertools.pairwise(ends), strict=True)
-        return [(name, start, end) for (name, _), (start, end) in whole if start < end]
+        found = [(name, start, end) for (name, _), (start, end) in whole if start < end]
+        return found or [(named[0][0], 0, 0)]
 
     @property
     def training(self) -> NDArray[np.bool_]:

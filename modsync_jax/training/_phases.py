@@ -64,7 +64,8 @@ class Dense(Kept):
 
     Attributes:
       jacobian: at each draw of points the inverse Hessian starts again from the Gauss-Newton matrix
-        `2 JᵀJ + λI`, with λ this share of the loss; 0 to keep it instead.
+        `2 JᵀJ + λI`, with λ this share of the loss (Yamashita & Fukushima 2001: a damping
+        proportional to the squared residuals); 0 to keep it instead.
     """
 
     points: int = 2

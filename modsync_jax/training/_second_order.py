@@ -123,8 +123,7 @@ def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
         share = getattr(settings, "jacobian", 0.0)
         if not share:
             return learnt
-        # Far cheaper than the iterations that learn as much curvature. The damping falls with the
-        # loss (Yamashita & Fukushima 2001), because the matrix comes ever closer to the Hessian.
+        # The damping falls with the loss, because the matrix then comes ever closer to the Hessian.
         rows = losses.jacobian(weights, state.points)[1] * _kept(losses, state)
         eye = jnp.eye(rows.shape[1], dtype=rows.dtype)
         factor = jnp.linalg.cholesky(2 * rows.T @ rows + share * value * eye)
