@@ -20,7 +20,7 @@ from . import _program
 _OUTPUT = flags.DEFINE_string("output_dir", "runs/burgers", "folder of the runs")
 _STEPS = flags.DEFINE_integer("steps", 2_000, "first-order steps of the first three runs")
 _THEN = flags.DEFINE_string("then", "lbfgs(points=4):1000", "the phases after them")
-_SECOND_ORDER = flags.DEFINE_string("second_order", "ssbroyden:6000", "the phases of the recipe")
+_SECOND_ORDER = flags.DEFINE_string("second_order", "ssbroyden:10000", "the phases of the recipe")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of all four")
 _program.define_device()
 flags.adopt_module_key_flags(_program)
