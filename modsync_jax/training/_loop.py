@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -106,10 +106,16 @@ def solve(
     if folder is not None and (folder.path / "result.json").exists():
         solution = load(folder.path, network=own)
     else:
-        with jax.default_matmul_precision(config.matmul_precision):
-            model, compiled = built if own is None else own, _step.compiled(program)
+        model, compiled = built if own is None else own, _step.compiled(program)
+        # Signals are collected from here on: an exception in the middle of JAX may be lost.
+        with (
+            jax.default_matmul_precision(config.matmul_precision),
+            _signals.collected(_say) as stopped,
+        ):
             start = _start(compiled, model, config, init)
-            solution = _train(problem, model, compiled, config, start, folder, resume, progress)
+            solution = _train(
+                problem, model, compiled, config, start, folder, resume, progress, stopped
+            )
         if folder is not None:
             finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
@@ -232,7 +238,9 @@ def _train(
     folder: RunFolder | None,
     resumes: bool,
     progress: bool,
+    stopped: Sequence[int],
 ) -> Solution:
+    """Trains until the end, or until a signal is in `stopped`."""
     references = _measure.references(problem, config)
     rows: list[Row] = []
     if folder is not None:
@@ -245,10 +253,7 @@ def _train(
     step = int(state.step)
     clock = _measure.Clock()
     label = f"{problem.name} {config.method}"
-    with (
-        Meter(label, config.total_steps, step, enabled=progress) as meter,
-        _signals.collected(meter.line) as stopped,
-    ):
+    with Meter(label, config.total_steps, step, enabled=progress) as meter:
         meter.line(_measure.headline(problem, config))
 
         def record(state: TrainState) -> TrainState:
@@ -263,6 +268,8 @@ def _train(
 
         if not rows:
             state = record(state)
+        if stopped:
+            raise Interrupted(_how_to_resume(step, config, folder))
         for chunk in _schedule.chunks(config, step):
             if chunk.begins and chunk.phase:
                 state = program.begin(state, chunk.phase)
