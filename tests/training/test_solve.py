@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from modsync_jax import aggregators, balancing, problems, training
 from modsync_jax.calculus import partials
 from modsync_jax.problems import Problem, data, value
 from modsync_jax.sampling import box
-from modsync_jax.training import ConfigError, NonFinite, RunError, _step
+from modsync_jax.training import ConfigError, Interrupted, NonFinite, RunError, _loop, _step
 from modsync_jax.training._progress import describe
 from modsync_jax.training._solution import field_of
 
@@ -533,3 +534,21 @@ def test_renamed_settings_name_their_new_name():
         modsync_jax.solve(poisson(), "sum", chunk_points=3)
     with pytest.raises(ConfigError, match="objectives=paper is called objectives=grouped now"):
         modsync_jax.solve(poisson(), "sum", objectives="paper")
+
+
+def test_a_signal_while_the_first_state_is_made_stops_the_run_before_its_first_step(
+    tmp_path, monkeypatch
+):
+    """An exception could be lost there, in a callback of JAX, whose errors Python ignores."""
+    begin = _loop._start
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGINT)
+        return begin(*given)
+
+    monkeypatch.setattr(_loop, "_start", interrupted)
+    with pytest.raises(Interrupted, match="stopped at step 0 of 20"):
+        modsync_jax.solve(poisson(), "sum", steps=20, output_dir=tmp_path, progress=False, **TINY)
+    monkeypatch.undo()
+    settings = {"steps": 20, "output_dir": tmp_path, "progress": False, **TINY}
+    assert modsync_jax.solve(poisson(), "sum", resume=True, **settings).result["steps"] == 20
