@@ -226,6 +226,7 @@ def test_a_phase_has_its_dtype_its_points_and_frozen_masks(run):
     assert cosine == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["sum", "modsync+sum"])
 def test_at_a_draw_of_points_the_inverse_hessian_is_that_of_gauss_newton(method, x64):
     """J from central differences of the residuals; pruned weights have no columns."""
@@ -351,6 +352,7 @@ def test_a_run_of_three_phases_that_is_cut_anywhere_ends_with_the_same_bits(tmp_
         )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.parametrize("then", ["bfgs(dtype=float32):20", "lbfgs(redraw=5,rad=2):20"])
 def test_any_run_can_go_on_with_a_further_phase(then, tmp_path):

@@ -27,6 +27,7 @@ def test_an_unknown_preset_names_the_nearest_one():
         TrainConfig.from_settings({"preset": "bets"})
 
 
+@pytest.mark.long
 def test_a_preset_is_stored_as_the_settings_that_it_stands_for(tmp_path):
     changed = {"time_limit": 1e-3, "then": "lbfgs:20", "dtype": "float32", **TINY}
     solution = modsync_jax.solve("heat", preset="best", output_dir=tmp_path, **changed, **QUIET)
@@ -39,6 +40,7 @@ def test_a_preset_is_stored_as_the_settings_that_it_stands_for(tmp_path):
     assert solution.result["scored_by"] == "unweighted loss"
 
 
+@pytest.mark.long
 def test_a_limit_of_time_finishes_a_run_and_a_larger_one_goes_on_to_the_same_bits(tmp_path):
     """The first chunk takes longer than the limit, because it is compiled."""
     settings = {"steps": 10, "then": "lbfgs:20", **TINY, **QUIET}
@@ -57,6 +59,7 @@ def test_a_limit_of_time_finishes_a_run_and_a_larger_one_goes_on_to_the_same_bit
     )
 
 
+@pytest.mark.long
 def test_the_loss_selects_if_it_is_asked_to():
     settings = {"steps": 60, "learning_rate": 0.05, **TINY, **QUIET}
     for selection, column in (("auto", ["validation/relative_l2"]), ("loss", None)):
