@@ -352,7 +352,7 @@ def test_a_run_of_three_phases_that_is_cut_anywhere_ends_with_the_same_bits(tmp_
         )  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["bfgs(dtype=float32):20", "lbfgs(redraw=5,rad=2):20"])
 def test_any_run_can_go_on_with_a_further_phase(then, tmp_path):
     settings = {**TINY, "method": "dcgd", "steps": 10, "progress": False, "report": False}
