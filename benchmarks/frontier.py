@@ -7,7 +7,7 @@ the smallest error beside it is what the exact solution would have selected.
 
 - `recipe`: `--preset=best`.
 - `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
-- `soap`: SOAP in single precision on fresh points every step, its rate decaying over the budget.
+- `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
 Finished runs are in benchmarks/results/frontier.json and are not run again.
@@ -20,19 +20,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
 
 import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
-from modsync_jax import problems  # noqa: E402
+from modsync_jax import problems, reporting  # noqa: E402
+from modsync_jax.training import PRESETS  # noqa: E402
 
 from . import machine  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
-FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier"
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
@@ -51,8 +54,6 @@ PEERS: dict[str, dict[str, Any]] = {
         "warmup_steps": 100,
     },
 }
-# The size of the network is all that a problem chooses.
-SIZES: dict[str, dict[str, int]] = {}
 
 
 def main() -> None:
@@ -83,40 +84,31 @@ def main() -> None:
         RESULTS.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
         errors = found["errors"]
         print(f"{problem:18} {peer:10} seed {seed}: {errors['selected']:.1e}", flush=True)
+    reporting.save_figure(partial(draw, runs()), FIGURE, pdf=False)
 
-    draw(runs())
 
-
-def draw(found: list[dict[str, Any]]) -> None:
+def draw(found: list[dict[str, Any]]) -> Figure:
     """Draws the errors of all runs against time, a panel for each problem."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shown = sorted({run["problem"] for run in found})
     columns = min(len(shown), 5)
-    shape = (-(-len(shown) // columns), columns)
-    size = (2.6 * shape[1] + 0.6, 2.2 * shape[0] + 0.7)
-    figure, axes = pyplot.subplots(
-        *shape, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * rows + 0.7))
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    lines = {}
     for axis, problem in itertools.zip_longest(axes.flat, shown):
         if problem is None:
             axis.set_axis_off()
             continue
-        axis.set_title(problem, fontsize=9)
+        axis.set_title(problem)
+        axis.set_yscale("log")
         for run in (run for run in found if run["problem"] == problem):
             color = f"C{list(PEERS).index(run['peer'])}"
-            axis.plot(run["seconds"], run["history"], color=color, label=run["peer"], linewidth=1)
-        axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-    named = {run["peer"]: f"C{list(PEERS).index(run['peer'])}" for run in found}
-    handles = [pyplot.Line2D([], [], color=color, label=peer) for peer, color in named.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8)
-    figure.supxlabel("seconds from the start of the process, two CPU cores", fontsize=9)
-    figure.supylabel("relative L2 error, test grid", fontsize=9)
-    figure.savefig(FIGURE, dpi=150)
+            (line,) = axis.plot(run["seconds"], run["history"], color=color)
+            lines[run["peer"]] = line
+    figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines))
+    figure.supxlabel("seconds from the start of the process, two CPU cores")
+    figure.supylabel("relative L2 error, test grid")
+    return figure
 
 
 def runs() -> list[dict[str, Any]]:
@@ -137,19 +129,17 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     import modsync_jax
 
     jax.config.update("jax_enable_x64", True)
-    settings = {**SIZES.get(problem, {}), **PEERS[peer]}
-    ready = time.time()
     solution = modsync_jax.solve(
         problem,
         preset="best",
         seed=seed,
-        time_limit=60 * minutes - (ready - _STARTED),
+        time_limit=60 * minutes - (time.time() - _STARTED),
         progress=False,
-        **settings,
+        **PEERS[peer],
     )
     result, rows = solution.result, solution.metrics
     seconds = result["timing"]["seconds_at_rows"]
-    late = time.time() - _STARTED - seconds[-1]  # everything before the first step
+    late = time.time() - _STARTED - seconds[-1]  # before the first step, and after the last
     errors = [row["test/relative_l2"] for row in rows]
     kept = sorted({round(k) for k in np.linspace(0, len(rows) - 1, _KEPT)})
     found = result["errors"]["relative_l2"]
@@ -163,7 +153,7 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
         "steps": result["steps"],
         "seconds": [round(seconds[k] + late, 2) for k in kept],
         "history": [float(f"{errors[k]:.4g}") for k in kept],
-        "settings": settings,
+        "settings": {**PRESETS["best"], **PEERS[peer]},
         "machine": machine.describe(),
     }
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
@@ -229,7 +227,7 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     for row in content["rows"]:
         found = cases.setdefault((row["problem"], row["minutes"]), {})
         found.setdefault(row["peer"], []).append(row)
-    head = ["problem", "minutes", "weights", "seeds", *peers, "recipe, selected by the exact one"]
+    head = ["problem", "minutes", "weights", "seeds", *peers, "recipe, smallest"]
     rows = [head]
     for (problem, minutes), by_peer in sorted(cases.items()):
         first = next(iter(by_peer.values()))
@@ -241,12 +239,7 @@ def frontier(name: str, content: dict) -> list[list[str]]:
 
 
 def _geometric(runs: list[dict], kind: str) -> str:
-    """The geometric mean of an error, and the factor of its geometric standard deviation."""
-    if not runs:
-        return ""
-    logs = np.log([run["errors"][kind] for run in runs])
-    spread = f" (×÷ {np.exp(logs.std(ddof=1)):.2f})" if len(logs) > 1 else ""
-    return f"{_scientific(float(np.exp(logs.mean())))}{spread}"
+    return str(reporting.spread([run["errors"][kind] for run in runs])) if runs else ""
 
 
 KINDS = {

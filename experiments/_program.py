@@ -22,6 +22,7 @@ from modsync_jax.training import (
     RunError,
     TrainConfig,
     entry_type,
+    expanded,
     gone,
 )
 
@@ -140,18 +141,16 @@ def settings(only_given: bool = False) -> dict[str, Any]:
     Raises:
       ConfigError: on a mapping that is not `name=number,...`.
     """
-    preset = PRESETS[FLAGS.preset] if FLAGS.preset else {}
-    values: dict[str, Any] = dict(preset)
+    defaults: dict[str, Any] = {}
+    given: dict[str, Any] = {"preset": FLAGS.preset or ""}
     for field in dataclasses.fields(TrainConfig):
         if field.name not in FLAGS:
-            continue
-        if not FLAGS[field.name].present and (only_given or field.name in preset):
             continue
         value: Any = FLAGS[field.name].value
         if kind := entry_type(field):
             value = _mapping(field.name, value, kind)
-        values[field.name] = value
-    return values
+        (given if FLAGS[field.name].present else defaults)[field.name] = value
+    return expanded(given) if only_given else {**defaults, **expanded(given)}
 
 
 def prepare_device(dtype: str, *, replicas: bool = False) -> None:

@@ -111,6 +111,8 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
       ConfigError: on a setting that is not allowed, a name that is no setting, or an axis without
         values or with a repeated value.
     """
+    if "selection" in grid:
+        raise ConfigError("grid: scores of different kinds can't be ranked; fix selection instead")
     for name, values in {"method": methods, **grid}.items():
         if name != "method":
             _type_of(name)
@@ -120,8 +122,6 @@ def replicas(methods: Sequence[str], grid: Grid, settings: Mapping[str, Any]) ->
             raise ConfigError(f"grid: {name} needs values, each once, got {list(values)}")
     parts = {method: _parts(method) for method in methods}
     count = len(methods) * math.prod(len(values) for values in grid.values())
-    if "selection" in grid:
-        raise ConfigError("grid: scores of different kinds can't be ranked; fix selection instead")
     if count > _MOST:
         raise ConfigError(f"grid: {count:,} networks are too many; a sweep has at most {_MOST:,}")
     for name in grid:

@@ -11,7 +11,7 @@ from modsync_jax.training._config import (
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
-from modsync_jax.training._presets import PRESETS
+from modsync_jax.training._presets import PRESETS, expanded
 from modsync_jax.training._solution import Solution, load
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Solution",
     "TrainConfig",
     "entry_type",
+    "expanded",
     "gone",
     "load",
     "on_grid",

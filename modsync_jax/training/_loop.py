@@ -26,7 +26,7 @@ from modsync_jax.training import (
 )
 from modsync_jax.training._config import DEFAULT_METHOD, FORMAT, ConfigError, TrainConfig
 from modsync_jax.training._folder import Row, RunError, RunFolder, read_config
-from modsync_jax.training._phases import Dense, GaussNewton
+from modsync_jax.training._phases import Kept
 from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
 from modsync_jax.training._state import TrainState, weights_of
@@ -398,7 +398,7 @@ def _jacobian_bytes(problem: Problem, config: TrainConfig, state: TrainState) ->
     row = weights * jnp.dtype(config.widest_dtype).itemsize
     needed = 0
     for settings in (phase.settings for phase in config.phases):
-        if isinstance(settings, GaussNewton) or (isinstance(settings, Dense) and settings.jacobian):
+        if isinstance(settings, Kept) and settings.needs_jacobian:
             needed = max(needed, settings.points * points * row)
     return needed
 

@@ -43,6 +43,11 @@ class Kept:
     rad: float
     dtype: str = ""
 
+    @property
+    def needs_jacobian(self) -> bool:
+        """Whether the residuals' Jacobian is in memory, one row for each residual."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True)
 class LBFGS(Kept):
@@ -74,6 +79,10 @@ class Dense(Kept):
     dtype: str = "float64"
     jacobian: float = 0.0
 
+    @property
+    def needs_jacobian(self) -> bool:
+        return self.jacobian > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class GaussNewton(Kept):
@@ -90,6 +99,10 @@ class GaussNewton(Kept):
     dtype: str = "float64"
     damping: float = 1e-3
     momentum: float = 0.0
+
+    @property
+    def needs_jacobian(self) -> bool:
+        return True
 
 
 Settings = FirstOrder | LBFGS | Dense | GaussNewton

@@ -79,9 +79,9 @@ def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> 
             zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
             params = ModSyncParams(export(params), zeros)
         state = state._replace(params=params, opt_state=solver.init(weights_of(params)))
-        # Their places: the first chunk draws them, so that their program is compiled only once.
-        places = jax.eval_shape(draw, state)
-        return state._replace(points=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), places))
+        # The first chunk draws the points, so that drawing is compiled once; until then, zeros.
+        shapes = jax.eval_shape(draw, state)
+        return state._replace(points=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
     def prepare(state: TrainState) -> TrainState:
         done = state.step - start
@@ -120,13 +120,12 @@ def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
         weights = weights_of(state.params)
         value, grad = jax.value_and_grad(partial(total, state))(weights)
         learnt = optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
-        share = getattr(settings, "jacobian", 0.0)
-        if not share:
+        if not settings.needs_jacobian:
             return learnt
         # The damping falls with the loss, because the matrix then comes ever closer to the Hessian.
         rows = losses.jacobian(weights, state.points)[1] * _kept(losses, state)
         eye = jnp.eye(rows.shape[1], dtype=rows.dtype)
-        factor = jnp.linalg.cholesky(2 * rows.T @ rows + share * value * eye)
+        factor = jnp.linalg.cholesky(2 * rows.T @ rows + settings.jacobian * value * eye)
         inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
         return learnt.restarted((inverse + inverse.T) / 2)
 

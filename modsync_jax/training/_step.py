@@ -107,7 +107,7 @@ def build(
             step=jnp.zeros((), jnp.int32),
             params=params,
             opt_state=(),
-            best_params=jax.tree.map(jnp.copy, params),
+            best_params=params,
             best_score=jnp.array(jnp.inf, dtype),
             best_step=jnp.zeros((), jnp.int32),
             healthy=jnp.array(True),
