@@ -26,7 +26,7 @@ def trained(process):
     return {match[1] for match in re.finditer(r"group \d+/\d+ (\S+)", process.stderr)}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_finished_runs_are_not_run_again_and_a_lost_one_is(tmp_path):
     out = tmp_path / "out"
     first = program("compare", *ARGUMENTS, f"--output_dir={out}")

@@ -185,6 +185,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_a_mistake(of_a_user, tmp_path):
     assert not kept(of_a_user) and not (tmp_path / "x").exists()
 
 
+@pytest.mark.long
 def test_ctrl_c_before_the_first_step_is_one_line(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.train", f"--output_dir={tmp_path / 'x'}"],

@@ -153,6 +153,7 @@ def potential(gradient, box):
     return np.linalg.lstsq(matrix, gradient.ravel(), rcond=None)[0].reshape(degree + 1, degree + 1)
 
 
+@pytest.mark.long
 def test_the_reference_satisfies_both_forms_of_the_equations(x64):
     """Away from the corners, on its polynomial interpolant, with the pressure that fits best.
 

@@ -1,6 +1,6 @@
 """Runs that are stopped and killed, as real processes, end with the bits of an unbroken one.
 
-`MODSYNC_KILLS=10 pytest tests/training/test_kills.py` kills more often.
+`MODSYNC_KILLS=10 pytest -m '' tests/training/test_kills.py` kills more often.
 """
 
 import json
@@ -74,7 +74,7 @@ def unbroken(tmp_path_factory):
     return ending(folder)
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(unbroken, tmp_path):
     folder, command = tmp_path / "killed", [*COMMAND, f"--output_dir={tmp_path / 'killed'}"]
     moments = random.Random(0)
@@ -115,7 +115,7 @@ def test_a_stopped_run_saves_and_prints_the_command_that_ends_it(unbroken, tmp_p
     assert_same_bits(ending(folder), unbroken)
 
 
-@pytest.mark.long
+@pytest.mark.faults
 def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(tmp_path):
     """A limit on the size of files is what a test can have everywhere of a disk that is full."""
     folder = tmp_path / "full"

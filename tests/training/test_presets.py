@@ -30,7 +30,9 @@ def test_an_unknown_preset_names_the_nearest_one():
 @pytest.mark.long
 def test_a_preset_is_stored_as_the_settings_that_it_stands_for(tmp_path):
     changed = {"time_limit": 1e-3, "then": "lbfgs:20", "dtype": "float32", **TINY}
-    solution = modsync_jax.solve("heat", preset="best", output_dir=tmp_path, **changed, **QUIET)
+    solution = modsync_jax.solve(
+        "poisson1d", preset="best", output_dir=tmp_path, **changed, **QUIET
+    )
     stored = TrainConfig.from_stored(modsync_jax.training.read_config(tmp_path))
     wanted = TrainConfig.from_settings({"preset": "best", **changed})
     mine = {f.name: getattr(wanted, f.name) for f in dataclasses.fields(wanted)}
@@ -44,14 +46,16 @@ def test_a_preset_is_stored_as_the_settings_that_it_stands_for(tmp_path):
 def test_a_limit_of_time_finishes_a_run_and_a_larger_one_goes_on_to_the_same_bits(tmp_path):
     """The first chunk takes longer than the limit, because it is compiled."""
     settings = {"steps": 10, "then": "lbfgs:20", **TINY, **QUIET}
-    whole = modsync_jax.solve("heat", output_dir=tmp_path / "whole", **settings)
+    whole = modsync_jax.solve("poisson1d", output_dir=tmp_path / "whole", **settings)
     short = tmp_path / "short"
-    first = modsync_jax.solve("heat", output_dir=short, time_limit=1e-3, **settings)
+    first = modsync_jax.solve("poisson1d", output_dir=short, time_limit=1e-3, **settings)
     assert first.result["steps"] == 5 and (short / "result.json").exists()
     assert read_metrics(short)[-1]["step"] == 5
-    again = modsync_jax.solve("heat", output_dir=short, resume=True, time_limit=1e-3, **settings)
+    again = modsync_jax.solve(
+        "poisson1d", output_dir=short, resume=True, time_limit=1e-3, **settings
+    )
     assert again.result == first.result  # it is finished, and nothing is trained
-    rest = modsync_jax.solve("heat", output_dir=short, resume=True, **settings)
+    rest = modsync_jax.solve("poisson1d", output_dir=short, resume=True, **settings)
     assert rest.result["steps"] == whole.result["steps"] == 30
     ended = whole.metrics[-1]
     np.testing.assert_array_equal(
@@ -63,7 +67,7 @@ def test_a_limit_of_time_finishes_a_run_and_a_larger_one_goes_on_to_the_same_bit
 def test_the_loss_selects_if_it_is_asked_to():
     settings = {"steps": 60, "learning_rate": 0.05, **TINY, **QUIET}
     for selection, column in (("auto", ["validation/relative_l2"]), ("loss", None)):
-        solution = modsync_jax.solve("heat", "sum", selection=selection, **settings)
+        solution = modsync_jax.solve("poisson1d", "sum", selection=selection, **settings)
         rows = solution.metrics
         terms = column or [name for name in rows[0] if name.startswith("term/")]
         scores = [sum(row[name] for name in terms) for row in rows]
@@ -80,5 +84,5 @@ def test_the_loss_selects_if_it_is_asked_to():
 )
 def test_sweeps_refuse_settings_that_make_their_networks_unequal(settings, grid, match, tmp_path):
     with pytest.raises(ConfigError, match=match):
-        sweeps.sweep("heat", ["sum"], grid, output_dir=tmp_path / "s", **settings)
+        sweeps.sweep("poisson1d", ["sum"], grid, output_dir=tmp_path / "s", **settings)
     assert not (tmp_path / "s").exists()

@@ -274,6 +274,7 @@ def test_fixed_loss_weights_scale_their_objective():
     assert weighted["loss/residual"] == plain["loss/residual"]
 
 
+@pytest.mark.long
 def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
     def residual(u, x, c):
         return {"pde": u(x) + jnp.log(c) + 5.0}  # the first step of plain descent makes c negative
@@ -536,6 +537,7 @@ def test_renamed_settings_name_their_new_name():
         modsync_jax.solve(poisson(), "sum", objectives="paper")
 
 
+@pytest.mark.long
 def test_a_signal_while_the_first_state_is_made_stops_the_run_before_its_first_step(
     tmp_path, monkeypatch
 ):

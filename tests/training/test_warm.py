@@ -51,6 +51,7 @@ def test_a_wider_network_begins_with_the_same_field(first):
     assert kernel.shape == (9, 9) and np.all(np.asarray(kernel) != 0)  # new units learn
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
