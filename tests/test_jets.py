@@ -62,6 +62,7 @@ def test_a_network_carries_what_forward_mode_computes(x64, activation, scaled):
         assert_equal(*both_ways(u, (term,)))
 
 
+@pytest.mark.long
 def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
 

@@ -42,6 +42,7 @@ def test_parts_are_chained_in_their_order_before_the_optimiser(name, steps):
     np.testing.assert_array_equal(got, update(optax.chain(*steps(), optax.sgd(0.1))))
 
 
+@pytest.mark.long
 def test_modsync_masks_what_its_base_moves():
     params = with_thresholds({"w": jnp.ones((3, 2))}, 2)
     grads = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)

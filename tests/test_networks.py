@@ -210,6 +210,7 @@ def test_periods_hold_for_the_field_and_its_derivatives(x64, kind):
     assert np.abs(u(x) - u(x + jnp.array([0.3, 0.0]))).max() > 1e-3
 
 
+@pytest.mark.long
 @KINDS
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_every_network_carries_what_forward_mode_computes(x64, kind, option):

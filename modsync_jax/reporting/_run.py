@@ -182,10 +182,12 @@ def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
     """Returns the error of networks or, without a reference, the loss without weights.
 
     Args:
-      metrics: columns of one shape. Older runs without terms have a total loss only.
+      metrics: columns of one shape. Older runs have the loss on other points in every row, or a
+        total loss only.
     """
-    if "test/relative_l2" in metrics:
-        return metrics["test/relative_l2"]
+    for name in ("test/relative_l2", "score"):
+        if name in metrics:
+            return metrics[name]
     terms = [column for name, column in metrics.items() if name.startswith("term/")]
     return np.sum(terms, axis=0) if terms else metrics["loss"]
 

@@ -1,6 +1,7 @@
 """A row of the metrics of a run, and the selection of its best parameters."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,29 @@ from jax import Array
 from modsync_jax import gradients, sparsity
 from modsync_jax.problems import Problem
 from modsync_jax.training import _conflict
+from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
-from modsync_jax.training._state import EVALUATE, TrainState, cast, chosen, stream, weights_of
+from modsync_jax.training._state import (
+    EVALUATE,
+    HELD_OUT,
+    TrainState,
+    cast,
+    chosen,
+    stream,
+    weights_of,
+)
 from modsync_jax.transform import ModSyncParams, export
 
+PyTree = Any
 References = Mapping[str, tuple[Array, Array]]
 Evaluate = Callable[[TrainState, References], tuple[TrainState, dict[str, Array]]]
+_HELD_OUT = 4  # times the points of a step, for a score by the loss
 
 
 def build(
     problem: Problem,
     losses: Losses,
-    by_loss: bool,
+    config: TrainConfig,
     rate: Callable[[Array], Array] | None,
 ) -> Evaluate:
     """Returns the evaluation of a run.
@@ -28,12 +40,21 @@ def build(
     Args:
       problem: the problem.
       losses: the run's losses.
-      by_loss: whether the loss selects also where a reference is known.
+      config: the run's settings.
       rate: from a step to the learning rate; None if it is not known.
     """
     names = losses.names
     pairs = _conflict.pairs(len(names))
     losses_and_grads = gradients.value_and_objective_grads(losses.trained)
+
+    def unweighted_loss(state: TrainState, params: PyTree) -> Array:
+        """A score without a reference: loss weights say nothing about accuracy.
+
+        Its points are the same ones in all rows, so that luck with points selects no row.
+        """
+        points = losses.sample(stream(state, HELD_OUT), _HELD_OUT, jnp.dtype(config.widest_dtype))
+        held_out = cast(points, state.losses.dtype)
+        return jnp.stack([loss(params, held_out) for loss in losses.terms.values()]).sum()
 
     def evaluate(state: TrainState, references: References) -> tuple[TrainState, dict[str, Array]]:
         dtype = state.losses.dtype
@@ -63,10 +84,10 @@ def build(
             error = problem.observed(u, unknowns, points) - true
             row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(true)
             row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
-        # Loss weights say nothing about accuracy, so a score without a reference leaves them out.
-        unweighted = jnp.stack(list(of_terms.values())).sum()
-        by_error = bool(references) and not by_loss
-        score = row["validation/relative_l2"] if by_error else unweighted
+        by_error = bool(references) and config.selection != "loss"
+        if not by_error:
+            row["score"] = unweighted_loss(state, evaluated)
+        score = row["validation/relative_l2" if by_error else "score"]
         better = state.healthy & (score < state.best_score)
         params, score, step = chosen(
             better,

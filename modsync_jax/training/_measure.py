@@ -256,6 +256,7 @@ def in_order(names: Iterable[str]) -> list[str]:
         "step",
         "learning_rate",
         "loss",
+        "score",
         "term",
         "grad_norm",
         "cosine",

@@ -140,9 +140,7 @@ def build(
         init=init,
         begin=lambda state, phase: stages[phase].begin(state),
         advance=advance,
-        evaluate=_evaluate.build(
-            problem, losses, config.selection == "loss", rate if known else None
-        ),
+        evaluate=_evaluate.build(problem, losses, config, rate if known else None),
         residuals=residuals,
         objectives=losses.names,
     )

@@ -130,6 +130,7 @@ def test_duality_gap_of_cagrad(x64, count, dtype, c):
     assert (upper - lower <= GAPS[dtype] * np.abs(upper) + 16 * count * eps).all()
 
 
+@pytest.mark.long
 def test_cagrad_without_radius_is_the_mean_and_rescaling_divides(x64):
     _, _, rounded = problems(4, np.float64)
     zero = solve(functools.partial(aggregators.cagrad_weights, c=0.0), rounded)

@@ -22,6 +22,7 @@ def dense_traces(residuals, params, points):
     return np.array(kernels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_exact_traces_are_those_of_the_dense_kernel(x64, chunk):
     params, _, residuals, points = setting(3, np.float64)

@@ -125,6 +125,7 @@ def test_weights_are_factors_of_objectives():
     np.testing.assert_array_equal(weighted["residual"](p, batch), plain["residual"](p, batch))
 
 
+@pytest.mark.long
 def test_sampling_and_objectives_run_inside_scan_and_vmap():
     objectives = HEAT.objectives(field_of)
 

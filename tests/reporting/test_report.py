@@ -87,6 +87,7 @@ def test_the_report_holds_the_numbers_of_the_run(make_run):
     assert f"modsync_jax.load({json.dumps(str(folder))})" in page.text
 
 
+@pytest.mark.long
 def test_text_of_the_run_is_escaped(make_run):
     name = "<script>alert('&')</script>"
     config = {"source": name, "problem": name, "note": {"<i>": name}}

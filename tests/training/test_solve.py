@@ -153,14 +153,6 @@ def test_a_solution_is_a_field_also_when_it_is_loaded(tmp_path):
 
 
 @pytest.mark.long
-def test_without_a_reference_the_lowest_total_loss_is_selected():
-    solution = modsync_jax.solve(poisson(reference=None), steps=45, progress=False, **TINY)
-    losses = [row["loss"] for row in solution.metrics]
-    assert solution.result["errors"] is None
-    assert solution.result["selected_step"] == solution.metrics[int(np.argmin(losses))]["step"]
-
-
-@pytest.mark.long
 def test_every_condition_can_be_an_objective_of_its_own():
     solution = modsync_jax.solve(
         poisson(), "modsync+config", objectives="each", steps=10, progress=False, **TINY
@@ -466,13 +458,11 @@ def test_a_hyperparameter_out_of_range_is_one_line():
 
 def test_a_network_is_selected_by_its_unweighted_loss_without_a_reference():
     """With a small weight the total loss is small whatever the network."""
-    settings = {"steps": 40, "progress": False, "loss_weights": {"residual": 1e-9}, **TINY}
-    solution = modsync_jax.solve(poisson(reference=None), "sum", **settings)
-    unweighted = [
-        sum(value for name, value in row.items() if name.startswith("term/"))
-        for row in solution.metrics
-    ]
-    assert solution.result["score"] == pytest.approx(min(unweighted), rel=1e-6)  # float32 sums
+    settings = {"steps": 40, "learning_rate": 0.03, "loss_weights": {"residual": 1e-9}, **TINY}
+    solution = modsync_jax.solve(poisson(reference=None), "sum", progress=False, **settings)
+    assert solution.result["errors"] is None
+    unweighted = [row["score"] for row in solution.metrics]
+    assert solution.result["score"] == min(unweighted)
     best = int(np.argmin(unweighted))
     assert solution.result["selected_step"] == solution.metrics[best]["step"]
     assert best != int(np.argmin([row["loss"] for row in solution.metrics]))

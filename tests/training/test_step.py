@@ -1,5 +1,7 @@
 """The pure functions of a run: what methods with more than a moment are given, and keep."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +185,22 @@ def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
         assert after.best_score == row["validation/relative_l2"] != row["test/relative_l2"]
         scores.append(float(after.best_score))
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("weights", [{}, {"boundary": 1e-6}])
+def test_a_score_by_the_loss_is_of_the_same_points_in_all_rows_and_without_weights(weights):
+    """Only a worse network then has a worse score; losses of rows have points of their own."""
+    settings = TrainConfig(selection="loss", **SMALL)
+    heat, network = problems.get("heat"), networks.MLP(width=6, depth=1)
+    plain = _step.build(heat, network, settings)
+    run = _step.build(heat, network, dataclasses.replace(settings, loss_weights=weights))
+    state = run.init(0)
+    _, first = plain.evaluate(state, {})
+    after, later = run.evaluate(state._replace(step=jnp.array(7, jnp.int32)), {})
+    assert first["score"] == later["score"] == after.best_score
+    terms = sum(first[f"term/{name}"] for name in heat.terms)
+    assert first["score"] != terms and 0.5 < first["score"] / terms < 2  # points beside others
+    assert first["loss"] != later["loss"]
 
 
 @pytest.mark.long
