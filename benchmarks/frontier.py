@@ -10,12 +10,14 @@ the smallest error beside it is what the exact solution would have selected.
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
-Finished runs are in benchmarks/results/frontier.json and are not run again.
+Finished runs are in benchmarks/results/frontier.json and are not run again; their networks are in
+folders under runs/frontier.
 """
 
 import argparse
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +38,7 @@ from . import machine  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier"
+_RUNS = Path("runs/frontier")
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
@@ -129,12 +132,16 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     import modsync_jax
 
     jax.config.update("jax_enable_x64", True)
+    folder = _RUNS / f"{minutes:g}min-{problem}-{peer}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
     solution = modsync_jax.solve(
         problem,
         preset="best",
         seed=seed,
         time_limit=60 * minutes - (time.time() - _STARTED),
+        output_dir=folder,
         progress=False,
+        report=False,
         **PEERS[peer],
     )
     result, rows = solution.result, solution.metrics
@@ -153,6 +160,7 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
         "steps": result["steps"],
         "seconds": [round(seconds[k] + late, 2) for k in kept],
         "history": [float(f"{errors[k]:.4g}") for k in kept],
+        "scores": [float(f"{rows[k]['score']:.4g}") for k in kept],
         "settings": {**PRESETS["best"], **PEERS[peer]},
         "machine": machine.describe(),
     }

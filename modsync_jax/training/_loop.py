@@ -252,8 +252,9 @@ def _train(
             state = folder.restore(saved, _state_in(program, config, saved))
     step = int(state.step)
     clock = _measure.Clock()
-    label = f"{problem.name} {config.method}"
-    with Meter(label, config.total_steps, step, enabled=progress) as meter:
+    label = f"{problem.name} {config.trained_by}"
+    limit = config.time_limit
+    with Meter(label, config.total_steps, step, limit=limit, enabled=progress) as meter:
         meter.line(_measure.headline(problem, config))
 
         def record(state: TrainState) -> TrainState:

@@ -1,44 +1,44 @@
 """The progress of a run as the user sees it: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} steps/s" if task.speed else "", style="dim")
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Meter:
     """Shows the progress of one run on standard error.
 
     Args:
-      label: the run's label, for example `burgers modsync+dcgd`.
+      label: the run's label, for example `burgers modsync+dcgd, Adam`.
       total: the number of steps of the whole run.
       done: the number of steps that earlier parts of the run have done.
+      limit: seconds after which the run ends before that; 0 for none.
       enabled: False shows nothing.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0, *, enabled: bool = True) -> None:
+    def __init__(
+        self, label: str, total: int, done: int = 0, *, limit: float = 0.0, enabled: bool = True
+    ) -> None:
         self._console = Console(stderr=True, quiet=not enabled)
-        self._label, self._total = label, total
+        self._label, self._total, self._limit = label, total, limit
+        self._began = time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[place]}"),
             TextColumn("{task.fields[facts]}", style="cyan"),
-            _Rate(),
+            TextColumn("{task.fields[rate]}", style="dim"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not (enabled and self._console.is_terminal),
         )
-        self._task = self._bar.add_task(label, total=total, completed=done, facts="compiling")
+        start = {"facts": "compiling", "place": self._place(done), "rate": ""}
+        self._task = self._bar.add_task(label, total=total, completed=done, **start)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -52,9 +52,11 @@ class Meter:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, step: int) -> None:
-        """Moves the bar to `step`."""
-        self._bar.update(self._task, completed=step)
+    def advance(self, step: int, **fields: str) -> None:
+        """Moves the bar to `step`, or as far as the limit of time is used up."""
+        used = self._elapsed / self._limit if self._limit else 0.0
+        completed = max(step, min(used, 1.0) * self._total)
+        self._bar.update(self._task, completed=completed, place=self._place(step), **fields)
 
     def row(self, row: Mapping[str, float], steps_per_second: float) -> None:
         """Shows a row of the metrics."""
@@ -62,11 +64,22 @@ class Meter:
 
     def facts(self, step: int, facts: str, steps_per_second: float) -> None:
         """Shows facts about the state after `step`."""
-        self._bar.update(self._task, completed=step, facts=facts)
+        rate = f"{steps_per_second:.0f} steps/s" if steps_per_second else ""
+        self.advance(step, facts=facts, rate=rate)
         if self._bar.disable:
             left = (self._total - step) / steps_per_second if steps_per_second else 0.0
-            pace = f"  {steps_per_second:.0f} steps/s  {left:.0f} s left" if left else ""
-            self.line(f"{self._label}  step {step}/{self._total}  {facts}{pace}")
+            if self._limit:
+                left = min(left, max(self._limit - self._elapsed, 0.0))
+            pace = f"  {rate}  {left:.0f} s left" if left else ""
+            self.line(f"{self._label}  {self._place(step)}  {facts}{pace}")
+
+    @property
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _place(self, step: int) -> str:
+        """Where the run is; a run with a limit of time has no step to come to."""
+        return f"step {step}" if self._limit else f"step {step}/{self._total}"
 
     def line(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""

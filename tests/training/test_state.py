@@ -183,8 +183,13 @@ def test_the_best_is_chosen_by_validation_and_only_if_it_is_better(seen):
 
 def test_without_a_reference_the_score_has_no_weights(seen):
     state, row = seen.unreferenced
+    assert state.best_score == row["score"]
+    counts = {name: 4 * n for name, n in {**PROBLEM.points, **CONFIG.points}.items()}
+    batch = PROBLEM.sample(jax.random.fold_in(jax.random.key(SEED), 5), counts, CONFIG.sampler_name)
+    field = field_of(NETWORK, PROBLEM.coordinates, export(seen.ended.params)["network"])
+    squares = jax.tree.map(lambda r: np.mean(np.square(r)), PROBLEM.pointwise(field, {}, batch))
+    np.testing.assert_allclose(row["score"], sum(jax.tree.leaves(squares)), rtol=1e-5)  # float32
     terms = [value for name, value in row.items() if name.startswith("term/")]
-    np.testing.assert_allclose(state.best_score, sum(terms), rtol=1e-6)  # float32 sums
     weighted = row["loss/boundary"] + row["loss/residual"]
     np.testing.assert_allclose(row["loss"], weighted, rtol=1e-6)
     assert abs(row["loss"] - sum(terms)) > 1e-3
