@@ -37,8 +37,9 @@ class Meter:
             console=self._console,
             disable=not (enabled and self._console.is_terminal),
         )
-        start = {"facts": "compiling", "place": self._place(done), "rate": ""}
-        self._task = self._bar.add_task(label, total=total, completed=done, **start)
+        self._task = self._bar.add_task(
+            label, total=total, completed=done, place=self._place(done), facts="compiling", rate=""
+        )
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -52,11 +53,11 @@ class Meter:
     ) -> None:
         self._bar.stop()
 
-    def advance(self, step: int, **fields: str) -> None:
+    def advance(self, step: int) -> None:
         """Moves the bar to `step`, or as far as the limit of time is used up."""
         used = self._elapsed / self._limit if self._limit else 0.0
         completed = max(step, min(used, 1.0) * self._total)
-        self._bar.update(self._task, completed=completed, place=self._place(step), **fields)
+        self._bar.update(self._task, completed=completed, place=self._place(step))
 
     def row(self, row: Mapping[str, float], steps_per_second: float) -> None:
         """Shows a row of the metrics."""
@@ -65,7 +66,8 @@ class Meter:
     def facts(self, step: int, facts: str, steps_per_second: float) -> None:
         """Shows facts about the state after `step`."""
         rate = f"{steps_per_second:.0f} steps/s" if steps_per_second else ""
-        self.advance(step, facts=facts, rate=rate)
+        self.advance(step)
+        self._bar.update(self._task, facts=facts, rate=rate)
         if self._bar.disable:
             left = (self._total - step) / steps_per_second if steps_per_second else 0.0
             if self._limit:
