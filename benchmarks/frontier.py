@@ -18,10 +18,7 @@ import argparse
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +31,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from modsync_jax import problems, reporting  # noqa: E402
 from modsync_jax.training import PRESETS  # noqa: E402
 
-from . import machine  # noqa: E402
+from . import machine, rows  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier"
@@ -74,29 +71,21 @@ def main() -> None:
     wanted = itertools.product(
         options.seeds.split(","), options.problems.split(","), options.peers.split(",")
     )
-    done = {_key(run) for run in runs()}
-    for seed, problem, peer in wanted:
-        run = {"problem": problem, "peer": peer, "seed": int(seed), "minutes": options.minutes}
-        if _key(run) in done:
-            continue
-        command = [sys.executable, "-m", "benchmarks.frontier", "--one", json.dumps(run)]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(ended.stdout.splitlines()[-1])
-        # A line for each run, so that a change of one is a change of one line.
-        lines = ",\n".join(json.dumps(row) for row in [*runs(), found])
-        RESULTS.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
-        errors = found["errors"]
-        print(f"{problem:18} {peer:10} seed {seed}: {errors['selected']:.1e}", flush=True)
-    reporting.save_figure(partial(draw, runs()), FIGURE, pdf=False)
+    found = (
+        {"problem": problem, "peer": peer, "seed": int(seed), "minutes": options.minutes}
+        for seed, problem, peer in wanted
+    )
+    rows.fill("benchmarks.frontier", RESULTS, found, _line)
+    reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
 
 
 def draw(found: list[dict[str, Any]]) -> Figure:
     """Draws the errors of all runs against time, a panel for each problem."""
     shown = sorted({run["problem"] for run in found})
-    columns = min(len(shown), 5)
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 2.2 * rows + 0.7))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    across = min(len(shown), 5)
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(2.6 * across + 0.6, 2.2 * down + 0.7))
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     lines = {}
     for axis, problem in itertools.zip_longest(axes.flat, shown):
         if problem is None:
@@ -114,15 +103,10 @@ def draw(found: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def runs() -> list[dict[str, Any]]:
-    """Returns all finished runs."""
-    if not RESULTS.exists():
-        return []
-    return json.loads(RESULTS.read_text("utf-8"))["rows"]
-
-
-def _key(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(run[name] for name in ("problem", "peer", "seed", "minutes"))
+def _line(row: rows.Row) -> str:
+    return (
+        f"{row['problem']:18} {row['peer']:10} seed {row['seed']}: {row['errors']['selected']:.1e}"
+    )
 
 
 def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
@@ -144,23 +128,19 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
         report=False,
         **PEERS[peer],
     )
-    result, rows = solution.result, solution.metrics
+    result, metrics = solution.result, solution.metrics
     seconds = result["timing"]["seconds_at_rows"]
     late = time.time() - _STARTED - seconds[-1]  # before the first step, and after the last
-    errors = [row["test/relative_l2"] for row in rows]
-    kept = sorted({round(k) for k in np.linspace(0, len(rows) - 1, _KEPT)})
+    errors = [row["test/relative_l2"] for row in metrics]
+    kept = sorted({round(k) for k in np.linspace(0, len(metrics) - 1, _KEPT)})
     found = result["errors"]["relative_l2"]
     return {
-        "problem": problem,
-        "peer": peer,
-        "seed": seed,
-        "minutes": minutes,
         "errors": {kind: found[kind] for kind in ("selected", "smallest", "final")},
         "parameters": result["parameters"],
         "steps": result["steps"],
         "seconds": [round(seconds[k] + late, 2) for k in kept],
         "history": [float(f"{errors[k]:.4g}") for k in kept],
-        "scores": [float(f"{rows[k]['score']:.4g}") for k in kept],
+        "scores": [float(f"{metrics[k]['score']:.4g}") for k in kept],
         "settings": {**PRESETS["best"], **PEERS[peer]},
         "machine": machine.describe(),
     }
