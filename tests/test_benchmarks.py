@@ -1,8 +1,15 @@
 """The tables of the documentation are those of the result files."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from benchmarks import tables
+from benchmarks import metric, rows, tables
+from modsync_jax import optimizers, problems
+from modsync_jax.training import TrainConfig, _losses, _step
 
 
 @pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
@@ -80,3 +87,57 @@ def test_a_drop_in_step_stands_beside_the_own_step_of_its_case(tmp_path, monkeyp
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "points of their own", "4", "2.00", "1.00 (0.90–3.00)", "2.50 (0.90–3.00)"
     ]  # fmt: skip
+
+
+def test_rows_are_filled_where_they_are_missing(tmp_path, monkeypatch):
+    """Each run is a process, and a file that was cut off after a row goes on."""
+    (tmp_path / "squares.py").write_text(
+        "import json, sys\n"
+        "run = json.loads(sys.argv[1].removeprefix('--one='))\n"
+        "print('a line before')\n"
+        "print(json.dumps({'square': run['x'] ** 2, 'parts': [run['x']]}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path, seen = tmp_path / "rows.json", []
+    wanted = [{"x": 3, "seed": 0}, {"x": 4, "seed": 0}]
+    rows.fill("squares", path, wanted[:1], lambda row: seen.append(row["x"]) or "")
+    rows.fill("squares", path, wanted, lambda row: seen.append(row["x"]) or "")
+    assert seen == [3, 4]
+    assert rows.load(path) == [
+        run | {"square": run["x"] ** 2, "parts": [run["x"]]} for run in wanted
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("objectives", ["grouped", "each"])
+def test_a_step_of_the_sum_in_the_metric_is_one_of_gauss_newton(x64, objectives):
+    found = problems.get("klein_gordon2d")
+    config = TrainConfig(width=4, depth=1, dtype="float64", objectives=objectives)
+    network = _step.network_of(found, config)
+    losses = _losses.build(found, network, config, lambda points: points)
+    params = _step.build(found, network, config).init(3).params
+    batch = losses.sample(jax.random.key(1), 1, jnp.float64)
+    tx = optimizers.gauss_newton()
+    updates, state = tx.update(
+        None,
+        tx.init(params),
+        params,
+        residual_fn=partial(losses.residuals, batch=batch),
+        jacobian_fn=partial(losses.jacobian, batch=batch),
+    )
+    owners = metric._owners(losses, params, batch, found.objective_terms(objectives))
+    np.testing.assert_array_equal(owners.sum(0), 1)  # each residual has one objective
+    step = partial(metric.damped_step, losses, metric.WEIGHTS["sum"], owners, batch)
+    moved, damping, growth = params, jnp.zeros(()), jnp.full((), 2.0)
+    for _ in range(int(state.evaluations)):  # all but the last one fail
+        moved, damping, growth = step(moved, damping, growth)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(updates))
+    assert largest > 1e-3
+    # The system's condition number is about 1e3 / damping, 1e6: 1e-16 times it.
+    jax.tree.map(
+        lambda new, old, u: np.testing.assert_allclose(new - old, u, atol=1e-9 * largest),
+        moved,
+        params,
+        updates,
+    )
+    np.testing.assert_allclose(damping, state.damping, rtol=1e-9)

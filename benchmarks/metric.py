@@ -1,0 +1,404 @@
+"""Question: what is left of the conflict of losses once the metric is right?
+
+Each part is a set of runs, on six problems, with two objectives and with each condition apart:
+
+- `cosines`: cosines of the objectives' gradients on fresh points while a network trains by Adam,
+  SOAP or SSBroyden: in the Euclidean metric, in the optimiser's own preconditioner, and in the
+  Gauss-Newton metric P = JᵀJ + λI for four λ, relative to the largest diagonal entry of JᵀJ.
+- `race`: Gauss-Newton steps -P⁻¹ Σ w_k g_k, with the weights of a method for the Gramian
+  g_iᵀ P⁻¹ g_j, from the random start and after 2,000 Adam steps by the same method. The sum has
+  all weights 1, and is the Levenberg-Marquardt method.
+- `starts`: the recipe after 2,000 Adam steps by a method, and after none, in the same time.
+- `weights`: the recipe with conditions that count 1, 10 or 100 times.
+
+Nothing but the held-out, unweighted loss selects parameters.
+
+Usage: python -m benchmarks.metric [--parts=a,b] [--problems=a,b] [--seconds=60] [--seeds=0,1,2]
+Finished runs are in benchmarks/results/metric.json and are not run again.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_STARTED = time.time()  # before anything slow is imported
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from jax import Array  # noqa: E402
+from jax.flatten_util import ravel_pytree  # noqa: E402
+
+import modsync_jax  # noqa: E402
+from modsync_jax import aggregators, optimizers, problems  # noqa: E402
+from modsync_jax.optimizers import _soap  # noqa: E402
+from modsync_jax.training import Solution, TrainConfig, _losses, _step  # noqa: E402
+
+from . import machine, rows  # noqa: E402
+
+PyTree = Any
+RESULTS = Path(__file__).parent / "results" / "metric.json"
+PROBLEMS = ("burgers", "klein_gordon2d", "convection", "wave", "reaction", "helmholtz2d")
+GROUPINGS = ("grouped", "each")
+WEIGHTS: dict[str, Callable[[Array], Array]] = {
+    "sum": aggregators.sum_weights,
+    "dcgd": aggregators.dcgd_weights,
+    "config": aggregators.config_weights,
+    "upgrad": aggregators.upgrad_weights,
+}
+DAMPINGS = (1e-3, 1e-6, 1e-9, 1e-12)
+_STARTS = ("none", *WEIGHTS, "modsync+dcgd")
+_STEPS = 2_000  # of a first phase
+_NETWORK: dict[str, Any] = {"width": 16, "depth": 3}
+_BATCHES = 8  # fresh batches for a mean cosine
+_MARKS = {"adam": (0, 10, 100, 1_000, 4_000), "ssbroyden": (0, 10, 100, 1_000, 4_000)}
+_MARKS["soap"] = _MARKS["adam"]
+_REDRAW, _CHUNK = 10, 5  # steps of Gauss-Newton
+_MOST = 1_000_000  # iterations, more than any run takes
+
+
+def main() -> None:
+    """Runs what is missing, each run in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        jax.config.update("jax_enable_x64", True)
+        run = json.loads(options.one)
+        part = PARTS[run.pop("part")][0]
+        print(json.dumps(part(**run) | {"machine": machine.describe()}))
+        return
+    wanted = (
+        {"part": part, "problem": problem, "seed": int(seed), **settings}
+        for seed, part in itertools.product(options.seeds.split(","), options.parts.split(","))
+        for problem in options.problems.split(",")
+        for settings in PARTS[part][1](options.seconds)
+    )
+    rows.fill("benchmarks.metric", RESULTS, wanted, str)
+
+
+# --------------------------------------------------------------------------- cosines
+
+
+def cosines(problem: str, seed: int, objectives: str, trainer: str) -> dict[str, Any]:
+    """Cosines in several metrics at marks of a training, means over fresh batches."""
+    config = TrainConfig(objectives=objectives, dtype="float64", seed=seed, **_NETWORK)
+    found = problems.get(problem)
+    network = _step.network_of(found, config)
+    losses = _losses.build(found, network, config, lambda points: points)
+    key = jax.random.key(seed)
+    sample = partial(_drawn, losses)
+    params = _step.build(found, network, config).init(seed).params
+    tx = {
+        "adam": lambda: optax.adam(1e-3),
+        "soap": lambda: optimizers.soap(3e-3),
+        "ssbroyden": optimizers.ssbroyden,
+    }[trainer]()
+
+    def total(params: PyTree, batch: Any) -> Array:
+        return jnp.stack([loss(params, batch) for loss in losses.trained.values()]).sum()
+
+    def first_order(carry: Any, step: Array) -> Any:
+        params, state = carry
+        batch = sample(jax.random.fold_in(key, step), 1)
+        updates, state = tx.update(jax.grad(total)(params, batch), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    def second_order(carry: Any, step: Array) -> Any:
+        params, state = carry
+        batch = sample(jax.random.fold_in(key, step // 100 * 100), 2)
+        value, grad = jax.value_and_grad(total)(params, batch)
+        of_batch = partial(total, batch=batch)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=of_batch)
+        return (optax.apply_updates(params, updates), state), None
+
+    step = second_order if trainer == "ssbroyden" else first_order
+    advance = jax.jit(lambda carry, steps: jax.lax.scan(step, carry, steps)[0])
+    fresh = jax.jit(partial(_cosines, losses, sample, trainer))
+    carry, marks = (params, tx.init(params)), {}
+    for start, end in itertools.pairwise((0, *_MARKS[trainer])):
+        carry = advance(carry, jnp.arange(start, end))
+        values = fresh(*carry, jax.random.fold_in(jax.random.key(seed + 1_000), end))
+        marks[end] = {name: _digits(value.tolist()) for name, value in values.items()}
+    names = losses.names
+    pairs = [f"{a}~{b}" for a, b in itertools.combinations(names, 2)]
+    return {"pairs": pairs, "marks": marks}
+
+
+def _cosines(
+    losses: _losses.Losses, sample: Any, trainer: str, params: PyTree, state: Any, key: Array
+) -> dict[str, Array]:
+    """Cosines [P] of the pairs of objectives in each metric, means over fresh batches."""
+
+    def gradients_of(key: Array) -> Array:
+        batch = sample(key, 1)
+        grads = [jax.grad(losses.trained[name])(params, batch) for name in losses.names]
+        return jnp.stack([ravel_pytree(grad)[0] for grad in grads])
+
+    keys = jax.random.split(key, _BATCHES + 1)
+    stacks = jax.lax.map(gradients_of, keys[1:])
+    _, rows_of = losses.jacobian(params, sample(keys[0], 2))
+    product = rows_of.T @ rows_of
+    metrics: dict[str, Callable[[Array], Array]] = {"euclidean": lambda stack: stack}
+    if trainer != "ssbroyden":
+        metrics["optimiser"] = partial(_preconditioned, trainer, state, params)
+    for damping in DAMPINGS:
+        damped = product + damping * jnp.diag(product).max() * jnp.eye(len(product))
+        factor = jnp.linalg.cholesky(damped)
+        metrics[f"P {damping:g}"] = partial(_solved, factor)
+
+    def cosine(metric: Callable[[Array], Array], stack: Array) -> Array:
+        gramian = stack @ metric(stack).T
+        norms = jnp.sqrt(jnp.diag(gramian))
+        return (gramian / jnp.outer(norms, norms))[jnp.triu_indices(len(gramian), 1)]
+
+    return {
+        name: jax.lax.map(partial(cosine, metric), stacks).mean(0)
+        for name, metric in metrics.items()
+    }
+
+
+def _solved(factor: Array, stack: Array) -> Array:
+    return jax.scipy.linalg.cho_solve((factor, True), stack.T).T
+
+
+def _preconditioned(trainer: str, state: Any, params: PyTree, stack: Array) -> Array:
+    """Gradients [K, n] times the optimiser's preconditioner; that of the first step is 1."""
+    moments = optax.tree_utils.tree_get(state, "nu")
+    _, unravel = ravel_pytree(params)
+
+    def one(gradient: Array) -> Array:
+        grad = unravel(gradient)
+        if trainer == "soap":
+            grad = _soap._rotated(grad, state[0].bases)
+        scaled = jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + 1e-12), grad, moments)
+        if trainer == "soap":
+            scaled = _soap._rotated(scaled, state[0].bases, back=True)
+        return ravel_pytree(scaled)[0]
+
+    started = optax.tree_utils.tree_get(state, "count") > 0
+    return jnp.where(started, jax.vmap(one)(stack), stack)
+
+
+# --------------------------------------------------------------------------- race
+
+
+def race(
+    problem: str, seed: int, objectives: str, method: str, start: str, seconds: float
+) -> dict[str, Any]:
+    """Gauss-Newton steps whose objectives are weighted by a method in the metric."""
+    config = TrainConfig(objectives=objectives, dtype="float64", seed=seed, **_NETWORK)
+    found = problems.get(problem)
+    network = _step.network_of(found, config)
+    program = _step.build(found, network, config)
+    losses = _losses.build(found, network, config, lambda points: points)
+    if start == "none":
+        params = program.init(seed).params
+    else:
+        params = _first_phase(problem, seed, objectives, start).trained
+    sample = partial(_drawn, losses)
+    key, held_out = jax.random.split(jax.random.key(seed + 1))
+    test, groups = _grid(found), found.objective_terms(objectives)
+    fixed = sample(held_out, 4)
+    owners = _owners(losses, params, sample(key, 2), groups)
+
+    @jax.jit
+    def advance(carry: Any, batch: Any) -> Any:
+        step = partial(damped_step, losses, WEIGHTS[method], owners, batch)
+        return jax.lax.fori_loop(0, _CHUNK, lambda _, carry: step(*carry), carry)
+
+    @jax.jit
+    def measure(params: PyTree) -> tuple[Array, Array]:
+        u, unknowns = losses.fields(params)
+        error = found.observed(u, unknowns, test[0]) - test[1]
+        score = jnp.stack([loss(params, fixed) for loss in losses.terms.values()]).sum()
+        return score, jnp.linalg.norm(error) / jnp.linalg.norm(test[1])
+
+    carry, history = (params, jnp.zeros(()), jnp.full((), 2.0)), []
+    for count in itertools.count():
+        score, error = map(float, measure(carry[0]))
+        history.append((round(time.time() - _STARTED, 2), score, error))
+        if history[-1][0] >= seconds:
+            break
+        drawn = jax.random.fold_in(key, count * _CHUNK // _REDRAW)
+        carry = jax.block_until_ready(advance(carry, sample(drawn, 2)))
+    return _found(history, (len(history) - 1) * _CHUNK)
+
+
+def damped_step(
+    losses: _losses.Losses,
+    weights_fn: Callable[[Array], Array],
+    owners: Array,
+    batch: Any,
+    params: PyTree,
+    damping: Array,
+    growth: Array,
+) -> tuple[PyTree, Array, Array]:
+    """One trial of -P⁻¹ Σ w_k g_k; damping by Nielsen's rule, as `optimizers.gauss_newton` has it.
+
+    Args:
+      losses: what can be asked of the losses.
+      weights_fn: from the Gramian [K, K] to weights [K].
+      owners: each residual's objective, [K, M] of 0 and 1.
+      batch: the points.
+      params: the parameters.
+      damping: λ, or 0 before the first step.
+      growth: the factor of λ when a step fails.
+    """
+    x, unravel = ravel_pytree(params)
+    r, jacobian = losses.jacobian(params, batch)
+    product = jacobian.T @ jacobian
+    damping = jnp.where(damping > 0, damping, 1e-3 * jnp.diag(product).max())
+    factor = jnp.linalg.cholesky(product + damping * jnp.eye(len(product)))
+    gradients = (owners * r) @ jacobian  # half of each
+    moved = _solved(factor, gradients)
+    step = -weights_fn(gradients @ moved.T) @ moved
+    after = losses.residuals(unravel(x + step), batch)
+    value, new, linear = r @ r, after @ after, r + jacobian @ step
+    gain = (value - new) / (value - linear @ linear)
+    good = (gain > 1e-4) & (new < value)  # False with NaN: a failed factorisation
+    shrink = jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
+    x = jnp.where(good, x + step, x)
+    damping = damping * jnp.where(good, shrink, growth)
+    growth = jnp.where(good, 2.0, jnp.minimum(2 * growth, 2.0**10))
+    return unravel(x), damping, growth
+
+
+def _owners(
+    losses: _losses.Losses, params: PyTree, batch: Any, groups: dict[str, tuple[str, ...]]
+) -> Array:
+    """Which objective each residual belongs to, [K, M]; terms stand in the order of their names."""
+
+    def size(term: str) -> int:
+        return jax.eval_shape(losses.residuals, params, {term: batch[term]}).size
+
+    sizes = {term: size(term) for term in sorted(batch)}
+    ones = [
+        jnp.concatenate([jnp.full(n, float(term in groups[name])) for term, n in sizes.items()])
+        for name in losses.names
+    ]
+    return jnp.stack(ones)
+
+
+# --------------------------------------------------------------------------- recipes
+
+
+def starts(problem: str, seed: int, objectives: str, start: str, seconds: float) -> dict[str, Any]:
+    """The recipe after Adam steps by a method, or after none."""
+    first: dict[str, Any] = {"objectives": objectives}
+    if start != "none":
+        first |= {"method": start, "steps": _STEPS, "schedule": "cosine"}
+    if objectives == "each":
+        first["loss_weights"] = dict.fromkeys(problems.get(problem).conditions, 10.0)
+    return _recipe(problem, seed, seconds, **first)
+
+
+def weights(problem: str, seed: int, weight: float, seconds: float) -> dict[str, Any]:
+    """The recipe with another weight of the conditions."""
+    return _recipe(problem, seed, seconds, loss_weights={"boundary": weight})
+
+
+def _recipe(problem: str, seed: int, seconds: float, **changes: Any) -> dict[str, Any]:
+    limit = seconds - (time.time() - _STARTED)
+    settings: dict[str, Any] = {"preset": "best", "time_limit": limit, "progress": False}
+    solution = modsync_jax.solve(problem, seed=seed, **settings | changes)
+    late = time.time() - _STARTED - solution.result["timing"]["seconds_at_rows"][-1]
+    times = [late + t for t in solution.result["timing"]["seconds_at_rows"]]
+    history = [
+        (round(t, 2), row["score"], row["test/relative_l2"])
+        for t, row in zip(times, solution.metrics, strict=True)
+    ]
+    return _found(history, solution.result["steps"])
+
+
+def _first_phase(problem: str, seed: int, objectives: str, method: str) -> Solution:
+    return modsync_jax.solve(
+        problem,
+        method,
+        seed=seed,
+        objectives=objectives,
+        steps=_STEPS,
+        schedule="cosine",
+        dtype="float64",
+        selection="loss",
+        progress=False,
+        **_NETWORK,
+    )
+
+
+def _drawn(losses: _losses.Losses, key: Array, times: int) -> Any:
+    return losses.sample(key, times, jnp.float64)
+
+
+def _grid(problem: problems.Problem) -> tuple[Array, Array]:
+    """Points and true values of a test grid."""
+    counts = (round(2**14 ** (1 / len(problem.coordinates))),) * len(problem.coordinates)
+    points = problem.domain.grid(counts)
+    assert problem.reference is not None
+    return jnp.asarray(points), jnp.asarray(problem.reference(points))
+
+
+def _found(history: list[tuple[float, float, float]], steps: int) -> dict[str, Any]:
+    """Errors of a history of seconds, scores and errors, and 40 of its rows."""
+    _, scores, errors = np.array(history).T
+    scores = np.where(np.isfinite(scores), scores, np.inf)
+    kept = sorted({round(k) for k in np.linspace(0, len(history) - 1, 40)})
+    return {
+        "steps": steps,
+        "errors": {
+            "selected": errors[np.argmin(scores)],
+            "smallest": errors.min(),
+            "final": errors[-1],
+        },
+        "history": [_digits(history[k]) for k in kept],
+    }
+
+
+def _digits(values: Iterable[float]) -> list[float]:
+    return [float(f"{x:.4g}") for x in values]
+
+
+# --------------------------------------------------------------------------- parts
+
+
+def _of_cosines(seconds: float) -> Iterator[dict[str, Any]]:
+    for objectives, trainer in itertools.product(GROUPINGS, _MARKS):
+        yield {"objectives": objectives, "trainer": trainer}
+
+
+def _of_race(seconds: float) -> Iterator[dict[str, Any]]:
+    for objectives, method in itertools.product(GROUPINGS, WEIGHTS):
+        for start in ("none", method):
+            yield {"objectives": objectives, "method": method, "start": start, "seconds": seconds}
+
+
+def _of_starts(seconds: float) -> Iterator[dict[str, Any]]:
+    for objectives, start in itertools.product(GROUPINGS, _STARTS):
+        if (objectives, start) not in (("each", "none"), ("each", "sum")):  # as with two
+            yield {"objectives": objectives, "start": start, "seconds": seconds}
+
+
+def _of_weights(seconds: float) -> Iterator[dict[str, Any]]:
+    for weight in (1.0, 10.0, 100.0):
+        yield {"weight": weight, "seconds": seconds}
+
+
+PARTS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[float], Iterator[Any]]]] = {
+    "cosines": (cosines, _of_cosines),
+    "race": (race, _of_race),
+    "starts": (starts, _of_starts),
+    "weights": (weights, _of_weights),
+}
+
+if __name__ == "__main__":
+    main()
