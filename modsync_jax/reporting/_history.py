@@ -43,7 +43,7 @@ def history(run: Run) -> Figure:
 def has_terms(run: Run) -> bool:
     """Whether the terms show more than the losses."""
     losses = run.family("loss").values()
-    return any(
+    return "score" in run.metrics or any(
         not any(np.array_equal(term, loss, equal_nan=True) for loss in losses)
         for term in run.family("term").values()
     )
@@ -125,11 +125,14 @@ def _losses(run: Run, axis: Axes) -> None:
 
 
 def _terms(run: Run, axis: Axes) -> None:
-    if not run.result["errors"]:  # their sum selects
-        _sum(axis, run.steps, run.outcome, "sum")
+    held_out = run.metrics.get("score")
+    selecting = run.outcome if held_out is None and not run.result["errors"] else held_out
+    if selecting is not None:
+        label = "sum" if held_out is None else "sum, held out"
+        _sum(axis, run.steps, selecting, label)
     _named_curves(run, axis, "term")
-    if not run.result["errors"]:
-        _star(run, axis, run.outcome)
+    if selecting is not None:
+        _star(run, axis, selecting)
     _logarithmic(axis, "mean square")
 
 

@@ -51,6 +51,18 @@ def test_terms_that_are_the_losses_themselves_are_not_drawn_twice(make_run):
     assert [axis.get_ylabel() for axis in _history.history(run).axes] == ["loss", "error"]
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_the_star_is_on_the_held_out_loss_where_it_selects(make_run, reference):
+    score = np.geomspace(3.0, 0.2, 12)
+    settings = {"result": {"selected_step": 300}, "columns": {"score": score}}
+    run = _run.read(make_run(reference=reference, **settings))
+    terms = _curves(_history.history(run).axes[1])
+    np.testing.assert_array_equal(terms["sum, held out"][:, 1], score)
+    np.testing.assert_array_equal(terms["selected, step 300"], [[300, score[3]]])
+    shown = run.metrics["test/relative_l2"] if reference else score
+    np.testing.assert_array_equal(run.outcome, shown)
+
+
 def test_without_reference_the_star_is_on_the_sum_that_was_the_score(make_run):
     run = _run.read(make_run(reference=False, result={"selected_step": 300}))
     losses, terms = _history.history(run).axes
