@@ -245,7 +245,7 @@ MUTANTS = [
     *rows(
         "training/_first_order.py",
         "tests/training/test_phases.py",
-        ("opt_state=opt_state, points=())", "opt_state=opt_state)"),
+        ("opt_state=tx.init(moved(state.params)), points=())", "opt_state=tx.init(moved(state.params)))"),
         ("lambda step: rate(step - start)", "rate"),
     ),
     *rows(
