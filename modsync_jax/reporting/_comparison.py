@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import functools
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from matplotlib.figure import Figure
 
 from modsync_jax.reporting import _drawing, _fields, _html, _run
 from modsync_jax.reporting._ranking import Leader, Spread, leader, spread
-from modsync_jax.reporting._run import ERROR_KINDS, Run
+from modsync_jax.reporting._run import ERROR_KINDS, Column, Run
 
 _SIDE_BY_SIDE = 6  # methods with a picture of their solution
 
@@ -33,8 +35,10 @@ class Row:
         the loss without weights. For older runs without a score it is the selected error.
       errors: relative L2 error on the test grid (the loss without a reference) by kind.
       absolute: mean absolute error of the selected network; None without a reference.
+      between_seeds: the median relative L2 difference, on the test grid, of the solutions of two
+        seeds; NaN for one seed.
       milliseconds: time per step, without compilation.
-      seconds_to_target: training time to the target error, over the runs that reached it.
+      seconds_to_target: time to the target error, over the runs that reached it.
       reached: the number of runs that reached it.
     """
 
@@ -44,6 +48,7 @@ class Row:
     score: Spread
     errors: Mapping[str, Spread]
     absolute: Spread | None
+    between_seeds: float
     milliseconds: Spread
     seconds_to_target: Spread
     reached: int
@@ -80,25 +85,27 @@ def write_comparison(
                 f"runs are of {first.problem} and {run.problem}; compare methods on one problem"
             )
     scores = _scores(good)
+    times = _times(good)
     rows = [
-        _row(name, good[name], len(found), list(scores[name].values()), target)
+        _row(name, good[name], len(found), list(scores[name].values()), times[name], target)
         for name, found in runs.items()
     ]
     rows.sort(key=lambda row: math.inf if math.isnan(row.score.mean) else row.score.mean)
     ranked = {row.method: good[row.method] for row in rows}
     path = Path(output_dir)
     _write_table(path / "comparison.csv", rows, target)
-    _write_curves(path / "curves.csv", ranked)
+    _write_curves(path / "curves.csv", ranked, times)
     shown = _medians(ranked, scores)
     drawn = {
         "solutions": partial(_fields.side_by_side, {n: run.solution for n, run in shown.items()}),
-        "steps": partial(_curves, ranked, False, target),
-        "time": partial(_curves, ranked, True, target),
+        "steps": partial(_curves, ranked, None, target),
+        "time": partial(_curves, ranked, times, target),
     }
     images = {name: _drawing.save(draw, path / "figures" / name) for name, draw in drawn.items()}
     links = {row.method: _links(folders[row.method], path) for row in rows}
     by = first.scored_by if _scored(good) else first.outcome_name
-    page = _page(first, rows, leader(scores), by, target, images, shown, links)
+    measured = all(map(_was_timed, itertools.chain(*good.values())))
+    page = _page(first, rows, leader(scores), by, target, images, shown, links, measured)
     (path / "comparison.html").write_text(page, encoding="utf-8")
     return rows
 
@@ -107,7 +114,12 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
     """The rows as text, a header first."""
     known = any(row.absolute is not None for row in rows)
     head = ["method", "seeds", "score", "selected", "final"]
-    head += [*(["mean absolute"] if known else []), "ms a step", f"s to {target:g}"]
+    head += [
+        *(["mean absolute"] if known else []),
+        "between seeds",
+        "ms a step",
+        f"s to {target:g}",
+    ]
     lines = [head]
     for row in rows:
         reached = f" ({row.reached} of {row.seeds})" if row.reached < row.seeds else ""
@@ -117,6 +129,7 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
                 f"{row.seeds}" + (f", {row.failed} failed" if row.failed else ""),
                 *(str(s) for s in (row.score, row.errors["selected"], row.errors["final"])),
                 *([str(row.absolute or spread([]))] if known else []),
+                "–" if math.isnan(row.between_seeds) else f"{row.between_seeds:.2e}",
                 f"{row.milliseconds.mean:.2f}" if row.failed < row.seeds else "–",
                 f"{row.seconds_to_target.mean:.1f}{reached}" if row.reached else "–",
             ]
@@ -164,12 +177,17 @@ def _finished(folder: str | os.PathLike) -> Run | None:
 
 
 def _row(
-    method: str, runs: Sequence[Run], seeds: int, scores: Sequence[float], target: float
+    method: str,
+    runs: Sequence[Run],
+    seeds: int,
+    scores: Sequence[float],
+    times: Sequence[Column],
+    target: float,
 ) -> Row:
     known = bool(runs and runs[0].result["errors"])
     absolute = [run.result["errors"]["mean_absolute"]["selected"] for run in runs if known]
-    times = [_seconds_to(run, target) for run in runs]
-    reached = [time for time in times if time is not None]
+    below = [np.flatnonzero(run.outcome <= target) for run in runs]
+    reached = [time[hits[0]] for time, hits in zip(times, below, strict=True) if hits.size]
     of = [_errors(run) for run in runs]
     return Row(
         method=method,
@@ -180,6 +198,7 @@ def _row(
             kind: spread([errors[kind] for errors in of if kind in errors]) for kind in ERROR_KINDS
         },
         absolute=spread(absolute) if known else None,
+        between_seeds=_between(runs),
         milliseconds=spread([1e3 * _seconds_per_step(run) for run in runs]),
         seconds_to_target=spread(reached),
         reached=len(reached),
@@ -200,9 +219,36 @@ def _seconds_per_step(run: Run) -> float:
     return timing["training_seconds"] / max(run.result["steps"], 1) or math.nan
 
 
-def _seconds_to(run: Run, target: float) -> float | None:
-    below = np.flatnonzero(run.outcome <= target)
-    return max(run.steps[below[0]], 1) * _seconds_per_step(run) if below.size else None
+def _times(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Column]]:
+    """The seconds of each run at its rows, all as they were measured if all of them were.
+
+    Else they are steps times the time per step: runs that were resumed, and older ones, lack some.
+    """
+    measured = all(map(_was_timed, itertools.chain(*runs.values())))
+
+    def of(run: Run) -> Column:
+        if measured:
+            return np.array(run.result["timing"]["seconds_at_rows"])
+        return np.maximum(run.steps, 1) * _seconds_per_step(run)
+
+    return {method: list(map(of, found)) for method, found in runs.items()}
+
+
+def _was_timed(run: Run) -> bool:
+    return None not in run.result["timing"].get("seconds_at_rows", [None])
+
+
+def _between(runs: Sequence[Run]) -> float:
+    """The median relative L2 difference between the solutions of two runs; NaN for less than two.
+
+    The prediction of the pair's mean is the measure: `‖u - v‖ / ‖(u + v) / 2‖`.
+    """
+    found = [run.solution["prediction"] for run in runs]
+    pairs = [(u, v) for u, v in itertools.combinations(found, 2) if u.shape == v.shape]
+    norm = np.linalg.norm
+    return (
+        float(np.median([2 * norm(u - v) / norm(u + v) for u, v in pairs])) if pairs else math.nan
+    )
 
 
 def _write_table(path: Path, rows: Sequence[Row], target: float) -> None:
@@ -211,7 +257,8 @@ def _write_table(path: Path, rows: Sequence[Row], target: float) -> None:
         writer = csv.writer(file, lineterminator="\n")
         numbers = ["score", *ERROR_KINDS, "mean_absolute", "milliseconds", "seconds_to_target"]
         both = [name for number in numbers for name in (number, f"{number}_spread")]
-        writer.writerow(["method", "seeds", "failed", *both, "reached", "target"])
+        last = ["reached", "target", "between_seeds"]
+        writer.writerow(["method", "seeds", "failed", *both, *last])
         for row in rows:
             spreads = [
                 row.score,
@@ -220,40 +267,52 @@ def _write_table(path: Path, rows: Sequence[Row], target: float) -> None:
             ]
             spreads += [row.milliseconds, row.seconds_to_target]
             values = [value for s in spreads for value in (s.mean, s.factor)]
-            writer.writerow([row.method, row.seeds, row.failed, *values, row.reached, target])
+            ends = [row.reached, target, row.between_seeds]
+            writer.writerow([row.method, row.seeds, row.failed, *values, *ends])
 
 
-def _write_curves(path: Path, runs: Mapping[str, Sequence[Run]]) -> None:
+def _write_curves(
+    path: Path, runs: Mapping[str, Sequence[Run]], times: Mapping[str, Sequence[Column]]
+) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "seed", "step", "seconds", "error", "loss"])
         for method, found in runs.items():
-            for run in found:
-                columns = (run.steps, run.outcome, run.metrics["loss"])
-                for step, error, loss in zip(*columns, strict=True):
-                    seconds = step * _seconds_per_step(run)
-                    writer.writerow([method, run.result["seed"], int(step), seconds, error, loss])
+            for run, seconds in zip(found, times[method], strict=True):
+                columns = (run.steps, seconds, run.outcome, run.metrics["loss"])
+                for step, *values in zip(*columns, strict=True):
+                    writer.writerow([method, run.result["seed"], int(step), *values])
 
 
-def _curves(runs: Mapping[str, Sequence[Run]], against_time: bool, target: float) -> Figure:
-    """Geometric means over seeds as lines, smallest and largest as bands."""
+def _curves(
+    runs: Mapping[str, Sequence[Run]],
+    times: Mapping[str, Sequence[Column]] | None,
+    target: float,
+) -> Figure:
+    """Geometric means over seeds as lines, smallest and largest as bands; against steps or times.
+
+    They are of the steps that all seeds of a method have: a limit of time ends runs apart.
+    """
     figure = Figure(figsize=(10.0, 4.4))
     axis = figure.subplots()
     some = next(run for found in runs.values() for run in found)
     for method, found in runs.items():
         if not found:
             continue
-        errors = np.stack([run.outcome for run in found])
-        mean_time = spread([_seconds_per_step(run) for run in found]).mean
-        x = found[0].steps * (mean_time if against_time else 1.0)
+        shared = functools.reduce(np.intersect1d, [run.steps for run in found])
+        places = [np.searchsorted(run.steps, shared) for run in found]
+        errors = np.stack([run.outcome[at] for run, at in zip(found, places, strict=True)])
+        x = shared
+        if times is not None:
+            x = np.mean([t[at] for t, at in zip(times[method], places, strict=True)], axis=0)
         (line,) = axis.plot(x, np.exp(np.log(errors).mean(0)), label=method)
         if len(found) > 1:
             axis.fill_between(x, errors.min(0), errors.max(0), color=line.get_color(), alpha=0.15)
     axis.axhline(target, color="0.35", linewidth=0.9, linestyle=(0, (4, 3)))
     axis.set_yscale("log")
     axis.set_ylabel(some.outcome_name)
-    axis.set_xlabel("training time in s" if against_time else "step")
-    if not against_time:
+    axis.set_xlabel("step" if times is None else "time in s")
+    if times is None:
         axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
     return figure
@@ -268,6 +327,7 @@ def _page(
     images: Mapping[str, Path],
     shown: Mapping[str, Run],
     links: Mapping[str, Sequence[tuple[str, str | None]]],
+    measured: bool,
 ) -> str:
     config, result = run.config, run.result
     measure, known = run.outcome_name, result["errors"] is not None
@@ -282,8 +342,12 @@ def _page(
         f"better.{f' {left_out} methods with higher scores are left out.' if left_out else ''}",
         "steps": f"The {measure} against steps: geometric mean over seeds, and a band from the "
         f"smallest to the largest; dashed, the target of {target:g}.",
-        "time": "The same against training time: steps times the time per step, without "
-        "compilation.",
+        "time": "The same against time, "
+        + (
+            "with compilation and evaluations."
+            if measured
+            else "steps times the time per step: some runs were not timed from their start."
+        ),
     }
     figures = {n: _html.figure(path, n, captions[n]) for n, path in images.items()}
     return _html.page(
@@ -292,7 +356,10 @@ def _page(
 {config["learning_rate"]:g}, on {escape(result["device"])}. Methods are ranked by <i>score</i>, the
 {by}; <i>selected</i> and <i>final</i> are the {measure}{" on the test grid" * known} of
 the selected network and of the network after the last step. Numbers are geometric means over
-seeds, with the geometric standard deviation as a factor.</p>
+seeds, with the geometric standard deviation as a factor. <i>Between seeds</i> is the relative L2
+difference of two seeds' solutions, the median over pairs. It needs no reference: errors of seeds
+that have nothing in common make it about 1.4 times the error, and what all seeds get wrong does
+not show in it.</p>
 <h2>Methods</h2>
 {_html.numbers(as_text(rows, target), winner=first is not None and first.is_best)}
 <h2>Solutions</h2>

@@ -83,6 +83,43 @@ def test_the_table_holds_geometric_means_spreads_and_times(two_methods, tmp_path
         assert crossings[0] > 0
 
 
+def test_the_difference_between_seeds_is_shown_where_there_are_two(make_run, tmp_path):
+    first, second, third, alone = (make_run(name=f"run-{k}") for k in range(4))
+    for folder, factor in ((second, 1.1), (third, 1.3)):
+        arrays = dict(np.load(folder / "solution.npz"))
+        np.savez(folder / "solution.npz", **arrays | {"prediction": factor * arrays["prediction"]})
+    folders = {"sum": [first, second, third], "dcgd": [alone]}
+    rows = {row.method: row for row in reporting.write_comparison(folders, tmp_path, target=0.1)}
+    # 2 (b - a) / (a + b) for the pairs of 1, 1.1, 1.3: 0.0952, 0.261, 0.167.
+    assert rows["sum"].between_seeds == pytest.approx(0.4 / 2.4)
+    assert math.isnan(rows["dcgd"].between_seeds)
+    assert (tmp_path / "comparison.html").read_text().count("<td>1.67e-01</td>") == 1
+
+
+@pytest.mark.long
+def test_times_are_the_measured_ones_if_all_runs_have_them_and_runs_may_end_apart(
+    make_run, tmp_path
+):
+    def run(name, rows, seconds):
+        timing = {"steps_per_second": 100.0, "training_seconds": 9.0, "seconds_at_rows": seconds}
+        return make_run(name=name, rows=rows, result={"timing": timing})
+
+    measured = [
+        run("a", 12, [3.0 + k for k in range(12)]),
+        run("b", 9, [5.0 + k for k in range(9)]),
+    ]
+    resumed = run("c", 12, [None] + [1.0 + k for k in range(11)])
+    for name, folders, times in (
+        ("all", measured, ([3.0, 14.0], [5.0, 13.0])),
+        ("some", [*measured, resumed], ([0.01, 11.0], [0.01, 8.0], [0.01, 11.0])),
+    ):
+        reporting.write_comparison({"sum": folders}, tmp_path / name, target=1e-9)
+        lines = [float(line["seconds"]) for line in read(tmp_path / name / "curves.csv")]
+        starts = np.cumsum([0, 12, 9, 12])
+        found = [[lines[i], lines[j - 1]] for i, j in itertools.pairwise(starts[: len(times) + 1])]
+        np.testing.assert_allclose(found, times, rtol=1e-12)
+
+
 @pytest.mark.long
 def test_curves_figures_and_page_are_written(two_methods, tmp_path):
     out = tmp_path / "out"
