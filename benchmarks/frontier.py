@@ -97,6 +97,8 @@ def draw(found: list[dict[str, Any]]) -> Figure:
             color = f"C{list(PEERS).index(run['peer'])}"
             (line,) = axis.plot(run["seconds"], run["history"], color=color)
             lines[run["peer"]] = line
+    for column in range(across):  # the lowest panel of each column has the numbers below it
+        axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
     figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines))
     figure.supxlabel("seconds from the start of the process, two CPU cores")
     figure.supylabel("relative L2 error, test grid")
