@@ -68,7 +68,7 @@ def test_help_names_every_setting_and_shows_examples():
         assert text in process.stdout, text
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_train_then_evaluate_then_train_again(tmp_path):
     run = tmp_path / "run"
     trained = program(
@@ -152,7 +152,7 @@ def kept(folder):
     return {path: path.read_bytes() for path in folder.rglob("*-cache")}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="nothing is kept with older JAX")
 def test_compiled_programs_are_kept_for_the_next_run(of_a_user, tmp_path, monkeypatch):
     # However long they took: which take more than JAX's second depends on what else runs.

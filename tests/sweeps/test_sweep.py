@@ -167,7 +167,7 @@ def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp
             path.unlink()  # as after a kill between the last checkpoint and the results
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_hyperparameters_of_a_method_are_a_traced_axis(tmp_path):
     grid = {"cagrad.c": [0.2, 0.9], "seed": [0, 1]}
     rows = swept(["dcgd", "cagrad"], grid, tmp_path / "s")

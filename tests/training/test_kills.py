@@ -96,8 +96,13 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(unbroke
     assert_same_bits(ending(folder), unbroken)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_saves_and_prints_the_command_that_ends_it(unbroken, tmp_path, number):
     folder = tmp_path / "stopped"
     process = start([*COMMAND, f"--output_dir={folder}"])
