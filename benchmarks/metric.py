@@ -38,7 +38,7 @@ from jax.flatten_util import ravel_pytree  # noqa: E402
 import modsync_jax  # noqa: E402
 from modsync_jax import aggregators, optimizers, problems  # noqa: E402
 from modsync_jax.optimizers import _soap  # noqa: E402
-from modsync_jax.training import Solution, TrainConfig, _losses, _step  # noqa: E402
+from modsync_jax.training import Solution, TrainConfig, _losses, _measure, _step  # noqa: E402
 
 from . import machine, rows  # noqa: E402
 
@@ -57,10 +57,9 @@ _STARTS = ("none", *WEIGHTS, "modsync+dcgd")
 _STEPS = 2_000  # of a first phase
 _NETWORK: dict[str, Any] = {"width": 16, "depth": 3}
 _BATCHES = 8  # fresh batches for a mean cosine
-_MARKS = {"adam": (0, 10, 100, 1_000, 4_000), "ssbroyden": (0, 10, 100, 1_000, 4_000)}
-_MARKS["soap"] = _MARKS["adam"]
+_TRAINERS = ("adam", "soap", "ssbroyden")
+_MARKS = (0, 10, 100, 1_000, 4_000)  # steps after which cosines are measured
 _REDRAW, _CHUNK = 10, 5  # steps of Gauss-Newton
-_MOST = 1_000_000  # iterations, more than any run takes
 
 
 def main() -> None:
@@ -84,7 +83,12 @@ def main() -> None:
         for problem in options.problems.split(",")
         for settings in PARTS[part][1](options.seconds)
     )
-    rows.fill("benchmarks.metric", RESULTS, wanted, str)
+    rows.fill("benchmarks.metric", RESULTS, wanted, _line)
+
+
+def _line(row: rows.Row) -> str:
+    long = ("history", "marks", "pairs", "machine", "steps")
+    return " ".join(f"{name}={value}" for name, value in row.items() if name not in long)
 
 
 # --------------------------------------------------------------------------- cosines
@@ -126,7 +130,7 @@ def cosines(problem: str, seed: int, objectives: str, trainer: str) -> dict[str,
     advance = jax.jit(lambda carry, steps: jax.lax.scan(step, carry, steps)[0])
     fresh = jax.jit(partial(_cosines, losses, sample, trainer))
     carry, marks = (params, tx.init(params)), {}
-    for start, end in itertools.pairwise((0, *_MARKS[trainer])):
+    for start, end in itertools.pairwise((0, *_MARKS)):
         carry = advance(carry, jnp.arange(start, end))
         values = fresh(*carry, jax.random.fold_in(jax.random.key(seed + 1_000), end))
         marks[end] = {name: _digits(value.tolist()) for name, value in values.items()}
@@ -208,7 +212,8 @@ def race(
         params = _first_phase(problem, seed, objectives, start).trained
     sample = partial(_drawn, losses)
     key, held_out = jax.random.split(jax.random.key(seed + 1))
-    test, groups = _grid(found), found.objective_terms(objectives)
+    points, true = _measure.references(found, config)["test"]
+    groups = found.objective_terms(objectives)
     fixed = sample(held_out, 4)
     owners = _owners(losses, params, sample(key, 2), groups)
 
@@ -220,9 +225,9 @@ def race(
     @jax.jit
     def measure(params: PyTree) -> tuple[Array, Array]:
         u, unknowns = losses.fields(params)
-        error = found.observed(u, unknowns, test[0]) - test[1]
+        error = found.observed(u, unknowns, points) - true
         score = jnp.stack([loss(params, fixed) for loss in losses.terms.values()]).sum()
-        return score, jnp.linalg.norm(error) / jnp.linalg.norm(test[1])
+        return score, jnp.linalg.norm(error) / jnp.linalg.norm(true)
 
     carry, history = (params, jnp.zeros(()), jnp.full((), 2.0)), []
     for count in itertools.count():
@@ -340,14 +345,6 @@ def _drawn(losses: _losses.Losses, key: Array, times: int) -> Any:
     return losses.sample(key, times, jnp.float64)
 
 
-def _grid(problem: problems.Problem) -> tuple[Array, Array]:
-    """Points and true values of a test grid."""
-    counts = (round(2**14 ** (1 / len(problem.coordinates))),) * len(problem.coordinates)
-    points = problem.domain.grid(counts)
-    assert problem.reference is not None
-    return jnp.asarray(points), jnp.asarray(problem.reference(points))
-
-
 def _found(history: list[tuple[float, float, float]], steps: int) -> dict[str, Any]:
     """Errors of a history of seconds, scores and errors, and 40 of its rows."""
     _, scores, errors = np.array(history).T
@@ -372,7 +369,7 @@ def _digits(values: Iterable[float]) -> list[float]:
 
 
 def _of_cosines(seconds: float) -> Iterator[dict[str, Any]]:
-    for objectives, trainer in itertools.product(GROUPINGS, _MARKS):
+    for objectives, trainer in itertools.product(GROUPINGS, _TRAINERS):
         yield {"objectives": objectives, "trainer": trainer}
 
 

@@ -85,7 +85,8 @@ def write_comparison(
                 f"runs are of {first.problem} and {run.problem}; compare methods on one problem"
             )
     scores = _scores(good)
-    times = _times(good)
+    measured = all(map(_was_timed, itertools.chain(*good.values())))
+    times = _times(good, measured)
     rows = [
         _row(name, good[name], len(found), list(scores[name].values()), times[name], target)
         for name, found in runs.items()
@@ -104,7 +105,6 @@ def write_comparison(
     images = {name: _drawing.save(draw, path / "figures" / name) for name, draw in drawn.items()}
     links = {row.method: _links(folders[row.method], path) for row in rows}
     by = first.scored_by if _scored(good) else first.outcome_name
-    measured = all(map(_was_timed, itertools.chain(*good.values())))
     page = _page(first, rows, leader(scores), by, target, images, shown, links, measured)
     (path / "comparison.html").write_text(page, encoding="utf-8")
     return rows
@@ -186,8 +186,13 @@ def _row(
 ) -> Row:
     known = bool(runs and runs[0].result["errors"])
     absolute = [run.result["errors"]["mean_absolute"]["selected"] for run in runs if known]
-    below = [np.flatnonzero(run.outcome <= target) for run in runs]
-    reached = [time[hits[0]] for time, hits in zip(times, below, strict=True) if hits.size]
+    below = [run.outcome <= target for run in runs]
+    # A network that is there before the first step has no time for a geometric mean.
+    reached = [
+        max(time[np.argmax(hit)], _seconds_per_step(run))
+        for run, time, hit in zip(runs, times, below, strict=True)
+        if hit.any()
+    ]
     of = [_errors(run) for run in runs]
     return Row(
         method=method,
@@ -219,36 +224,28 @@ def _seconds_per_step(run: Run) -> float:
     return timing["training_seconds"] / max(run.result["steps"], 1) or math.nan
 
 
-def _times(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Column]]:
-    """The seconds of each run at its rows, all as they were measured if all of them were.
-
-    Else they are steps times the time per step: runs that were resumed, and older ones, lack some.
-    """
-    measured = all(map(_was_timed, itertools.chain(*runs.values())))
+def _times(runs: Mapping[str, Sequence[Run]], measured: bool) -> dict[str, list[Column]]:
+    """The seconds of each run at its rows: as measured, or else steps times the time per step."""
 
     def of(run: Run) -> Column:
         if measured:
             return np.array(run.result["timing"]["seconds_at_rows"])
-        return np.maximum(run.steps, 1) * _seconds_per_step(run)
+        return run.steps * _seconds_per_step(run)
 
     return {method: list(map(of, found)) for method, found in runs.items()}
 
 
 def _was_timed(run: Run) -> bool:
+    """Whether all rows have times: runs that were resumed, and older ones, lack some."""
     return None not in run.result["timing"].get("seconds_at_rows", [None])
 
 
 def _between(runs: Sequence[Run]) -> float:
-    """The median relative L2 difference between the solutions of two runs; NaN for less than two.
-
-    The prediction of the pair's mean is the measure: `‖u - v‖ / ‖(u + v) / 2‖`.
-    """
+    """The median of `‖u - v‖ / ‖(u + v) / 2‖` over pairs of solutions; NaN without a pair."""
     found = [run.solution["prediction"] for run in runs]
-    pairs = [(u, v) for u, v in itertools.combinations(found, 2) if u.shape == v.shape]
     norm = np.linalg.norm
-    return (
-        float(np.median([2 * norm(u - v) / norm(u + v) for u, v in pairs])) if pairs else math.nan
-    )
+    apart = [2 * norm(u - v) / norm(u + v) for u, v in itertools.combinations(found, 2)]
+    return float(np.median(apart)) if apart else math.nan
 
 
 def _write_table(path: Path, rows: Sequence[Row], target: float) -> None:

@@ -132,11 +132,10 @@ def _about_history(run: Run) -> str:
         parts.append(
             "the mean square of the equations and of each condition alone, without weights: a "
             "curve that stays high is a condition that is not met"
-            + (
-                "; their sum on held-out points, the same ones in all rows"
-                * ("score" in run.metrics)
-            )
         )
+    held_out = "score" in run.metrics
+    if held_out:
+        parts[-1] += ", and their sum on held-out points, the same ones in all rows"
     if run.result["errors"]:
         parts.append("errors on the test grid")
     if run.family("unknown"):
@@ -145,7 +144,7 @@ def _about_history(run: Run) -> str:
         parts.append("the learning rate")
     by = {
         "validation error": "lowest error on validation points",
-        "unweighted loss": "lowest sum of these mean squares",
+        "unweighted loss": f"lowest sum of the mean squares{' on held-out points' * held_out}",
     }
     fallback = "lowest error on validation points" if run.result["errors"] else "lowest total loss"
     return (

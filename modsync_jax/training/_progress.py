@@ -1,7 +1,6 @@
 """The progress of a run as the user sees it: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -26,7 +25,6 @@ class Meter:
     ) -> None:
         self._console = Console(stderr=True, quiet=not enabled)
         self._label, self._total, self._limit = label, total, limit
-        self._began = time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -77,7 +75,7 @@ class Meter:
 
     @property
     def _elapsed(self) -> float:
-        return time.perf_counter() - self._began
+        return self._bar.tasks[self._task].elapsed or 0.0
 
     def _place(self, step: int) -> str:
         """Where the run is; a run with a limit of time has no step to come to."""

@@ -28,7 +28,6 @@ def test_every_objective_has_an_optimiser_of_its_own(x64):
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_multi_adam_is_the_mean_of_adams(x64):
     params, objectives, _, _ = setting(2, np.float64)
     tx = optimizers.multi_adam(2, 1e-2)

@@ -154,7 +154,6 @@ def potential(gradient, box):
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_the_reference_satisfies_both_forms_of_the_equations(x64):
     """Away from the corners, on its polynomial interpolant, with the pressure that fits best.
 
