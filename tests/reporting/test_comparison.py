@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from modsync_jax import reporting
+from modsync_jax.reporting import _comparison, _run
 
 FACTORS = {"sum": (1.0, 4.0), "dcgd": (0.5, 0.5)}
 SCORES = {"sum": (0.03, 0.05), "dcgd": (0.02, 0.01)}
@@ -118,6 +119,12 @@ def test_times_are_the_measured_ones_if_all_runs_have_them_and_runs_may_end_apar
         starts = np.cumsum([0, 12, 9, 12])
         found = [[lines[i], lines[j - 1]] for i, j in itertools.pairwise(starts[: len(times) + 1])]
         np.testing.assert_allclose(found, times, rtol=1e-12)
+    runs = {"sum": [_run.read(folder) for folder in measured]}
+    figure = _comparison._curves(runs, _comparison._times(runs, True), 1e-9)
+    drawn = figure.axes[0].get_lines()[0].get_xydata()
+    both = [run.outcome[:9] for run in runs["sum"]]  # the rows that both runs have
+    np.testing.assert_allclose(drawn[:, 0], 4.0 + np.arange(9), rtol=1e-12)
+    np.testing.assert_allclose(drawn[:, 1], np.sqrt(both[0] * both[1]), rtol=1e-12)
 
 
 @pytest.mark.long
