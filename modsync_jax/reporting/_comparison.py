@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modsync_jax.reporting import _drawing, _fields, _html, _run
+from modsync_jax.reporting._numbers import scientific
 from modsync_jax.reporting._ranking import Leader, Spread, leader, spread
 from modsync_jax.reporting._run import ERROR_KINDS, Column, Run
 
@@ -72,7 +73,8 @@ def write_comparison(
       The table's rows, in order of their scores; methods without a finished run come last.
 
     Raises:
-      ValueError: when no run is finished, or the runs are of different problems.
+      ValueError: when no run is finished, or the runs are of different problems or were selected by
+        different measures.
     """
     runs = {name: [_finished(path) for path in paths] for name, paths in folders.items()}
     good = {name: [run for run in found if run] for name, found in runs.items()}
@@ -84,6 +86,12 @@ def write_comparison(
             raise ValueError(
                 f"runs are of {first.problem} and {run.problem}; compare methods on one problem"
             )
+    kinds = sorted({run.scored_by for found in good.values() for run in found})
+    if len(kinds) > 1 and _scored(good):
+        raise ValueError(
+            f"runs were selected by {' and by '.join(kinds)}, which can't be ranked together; "
+            "train them with one selection, 'auto' or 'loss'"
+        )
     scores = _scores(good)
     measured = all(map(_was_timed, itertools.chain(*good.values())))
     times = _times(good, measured)
@@ -116,9 +124,9 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
     head = ["method", "seeds", "score", "selected", "final"]
     head += [
         *(["mean absolute"] if known else []),
-        "between seeds",
         "ms a step",
         f"s to {target:g}",
+        "apart",
     ]
     lines = [head]
     for row in rows:
@@ -129,9 +137,9 @@ def as_text(rows: Sequence[Row], target: float) -> list[list[str]]:
                 f"{row.seeds}" + (f", {row.failed} failed" if row.failed else ""),
                 *(str(s) for s in (row.score, row.errors["selected"], row.errors["final"])),
                 *([str(row.absolute or spread([]))] if known else []),
-                "–" if math.isnan(row.between_seeds) else f"{row.between_seeds:.2e}",
                 f"{row.milliseconds.mean:.2f}" if row.failed < row.seeds else "–",
                 f"{row.seconds_to_target.mean:.1f}{reached}" if row.reached else "–",
+                "–" if math.isnan(row.between_seeds) else scientific(row.between_seeds),
             ]
         )
     return lines
@@ -353,7 +361,7 @@ def _page(
 {config["learning_rate"]:g}, on {escape(result["device"])}. Methods are ranked by <i>score</i>, the
 {by}; <i>selected</i> and <i>final</i> are the {measure}{" on the test grid" * known} of
 the selected network and of the network after the last step. Numbers are geometric means over
-seeds, with the geometric standard deviation as a factor. <i>Between seeds</i> is the relative L2
+seeds, with the geometric standard deviation as a factor. <i>Apart</i> is the relative L2
 difference of two seeds' solutions, the median over pairs. It needs no reference: errors of seeds
 that have nothing in common make it about 1.4 times the error, and what all seeds get wrong does
 not show in it.</p>

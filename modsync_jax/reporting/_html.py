@@ -41,7 +41,7 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin: 2.2rem 
 .numbers th, .numbers td { white-space: nowrap; }
 .numbers th { position: sticky; left: 0; background: var(--page);
   box-shadow: inset 0 -1px var(--line); }
-.numbers td { text-align: right; padding: .25rem 0 .25rem 1.25rem; }
+.numbers td { text-align: right; padding: .25rem 0 .25rem .9rem; }
 .numbers tr:first-child td { color: var(--soft); }
 tr.winner th, tr.winner td { font-weight: 700; color: var(--ok); }
 a { color: inherit; }
