@@ -6,6 +6,8 @@ for their points where they take one. Nothing but the held-out, unweighted loss 
 the smallest error beside it is what the exact solution would have selected.
 
 - `recipe`: `--preset=best`.
+- `package`: the package `ssbroyden-optimistix`, which has a line search of its own, on points that
+  are drawn as those of the recipe.
 - `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 
@@ -43,6 +45,7 @@ _REDRAWN = "points=2,redraw=100,rad=1"
 # What each peer changes in the recipe.
 PEERS: dict[str, dict[str, Any]] = {
     "recipe": {},
+    "package": {},
     "lbfgs": {"then": f"lbfgs({_REDRAWN},memory=50,dtype=float64):{_MOST}"},
     "soap": {
         "then": "",
@@ -115,37 +118,57 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     """Trains one network and returns what came out."""
     import jax
 
+    jax.config.update("jax_enable_x64", True)
+    settings = {"preset": "best", "seed": seed, **PEERS[peer]}
+    train = _by_package if peer == "package" else partial(_by_us, name=f"{problem}-{peer}-{seed}")
+    found = train(problem, settings, minutes)
+    seconds, history, scores = (np.array(found.pop(k)) for k in ("seconds", "errors", "scores"))
+    kept = sorted({round(k) for k in np.linspace(0, len(history) - 1, _KEPT)})
+    return {
+        "errors": {
+            "selected": float(history[np.nanargmin(scores)]),
+            "smallest": float(np.nanmin(history)),
+            "final": float(history[-1]),
+        },
+        **found,
+        "seconds": np.round(seconds[kept], 2).tolist(),
+        "history": [float(f"{error:.4g}") for error in history[kept]],
+        "scores": [float(f"{score:.4g}") for score in scores[kept]],
+        "settings": {**PRESETS["best"], **PEERS[peer]},
+        "machine": machine.describe(),
+    }
+
+
+def _by_us(problem: str, settings: dict[str, Any], minutes: float, *, name: str) -> dict[str, Any]:
     import modsync_jax
 
-    jax.config.update("jax_enable_x64", True)
-    folder = _RUNS / f"{minutes:g}min-{problem}-{peer}-{seed}"
+    folder = _RUNS / f"{minutes:g}min-{name}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
     solution = modsync_jax.solve(
         problem,
-        preset="best",
-        seed=seed,
         time_limit=60 * minutes - (time.time() - _STARTED),
         output_dir=folder,
         progress=False,
         report=False,
-        **PEERS[peer],
+        **settings,
     )
-    result, metrics = solution.result, solution.metrics
+    result, rows_ = solution.result, solution.metrics
     seconds = result["timing"]["seconds_at_rows"]
     late = time.time() - _STARTED - seconds[-1]  # before the first step, and after the last
-    errors = [row["test/relative_l2"] for row in metrics]
-    kept = sorted({round(k) for k in np.linspace(0, len(metrics) - 1, _KEPT)})
-    found = result["errors"]["relative_l2"]
     return {
-        "errors": {kind: found[kind] for kind in ("selected", "smallest", "final")},
         "parameters": result["parameters"],
+        "loss_weights": result["loss_weights"],
         "steps": result["steps"],
-        "seconds": [round(seconds[k] + late, 2) for k in kept],
-        "history": [float(f"{errors[k]:.4g}") for k in kept],
-        "scores": [float(f"{metrics[k]['score']:.4g}") for k in kept],
-        "settings": {**PRESETS["best"], **PEERS[peer]},
-        "machine": machine.describe(),
+        "seconds": [s + late for s in seconds],
+        "errors": [row["test/relative_l2"] for row in rows_],
+        "scores": [row["score"] for row in rows_],
     }
+
+
+def _by_package(problem: str, settings: dict[str, Any], minutes: float) -> dict[str, Any]:
+    from . import package_peer
+
+    return package_peer.train(problem, settings, _STARTED, 60 * minutes)
 
 
 if __name__ == "__main__":

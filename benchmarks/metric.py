@@ -9,7 +9,10 @@ Each part is a set of runs, on six problems, with two objectives and with each c
   g_iᵀ P⁻¹ g_j, from the random start and after 2,000 Adam steps by the same method. The sum has
   all weights 1, and is the Levenberg-Marquardt method.
 - `starts`: the recipe after 2,000 Adam steps by a method, and after none, in the same time.
-- `weights`: the recipe with conditions that count 1, 10 or 100 times.
+- `weights`: the recipe, with loss weights by the traces of tangent kernels, and with conditions
+  that count 1, 10 or 100 times instead.
+
+In the other parts objectives are weighed by traces as in the recipe.
 
 Nothing but the held-out, unweighted loss selects parameters.
 
@@ -37,8 +40,18 @@ from jax.flatten_util import ravel_pytree  # noqa: E402
 
 import modsync_jax  # noqa: E402
 from modsync_jax import aggregators, optimizers, problems  # noqa: E402
+from modsync_jax.networks import Network  # noqa: E402
 from modsync_jax.optimizers import _soap  # noqa: E402
-from modsync_jax.training import Solution, TrainConfig, _losses, _measure, _step  # noqa: E402
+from modsync_jax.problems import Problem  # noqa: E402
+from modsync_jax.training import (  # noqa: E402
+    PRESETS,
+    Solution,
+    TrainConfig,
+    _balance,
+    _losses,
+    _measure,
+    _step,
+)
 
 from . import machine, rows  # noqa: E402
 
@@ -96,9 +109,7 @@ def _line(row: rows.Row) -> str:
 
 def cosines(problem: str, seed: int, objectives: str, trainer: str) -> dict[str, Any]:
     """Cosines in several metrics at marks of a training, means over fresh batches."""
-    config = TrainConfig(objectives=objectives, dtype="float64", seed=seed, **_NETWORK)
-    found = problems.get(problem)
-    network = _step.network_of(found, config)
+    found, network, config = _task(problem, seed, objectives)
     losses = _losses.build(found, network, config, lambda points: points)
     key = jax.random.key(seed)
     sample = partial(_drawn, losses)
@@ -201,9 +212,7 @@ def race(
     problem: str, seed: int, objectives: str, method: str, start: str, seconds: float
 ) -> dict[str, Any]:
     """Gauss-Newton steps whose objectives are weighted by a method in the metric."""
-    config = TrainConfig(objectives=objectives, dtype="float64", seed=seed, **_NETWORK)
-    found = problems.get(problem)
-    network = _step.network_of(found, config)
+    found, network, config = _task(problem, seed, objectives)
     program = _step.build(found, network, config)
     losses = _losses.build(found, network, config, lambda points: points)
     if start == "none":
@@ -303,17 +312,17 @@ def starts(problem: str, seed: int, objectives: str, start: str, seconds: float)
     first: dict[str, Any] = {"objectives": objectives}
     if start != "none":
         first |= {"method": start, "steps": _STEPS, "schedule": "cosine"}
-    if objectives == "each":
-        first["loss_weights"] = dict.fromkeys(problems.get(problem).conditions, 10.0)
     return _recipe(problem, seed, seconds, **first)
 
 
 def weights(problem: str, seed: int, weight: float, seconds: float) -> dict[str, Any]:
-    """The recipe with another weight of the conditions."""
-    return _recipe(problem, seed, seconds, loss_weights={"boundary": weight})
+    """The recipe, or with a weight of the conditions that isn't 0 in the place of its balance."""
+    by_hand = {"balance": 0.0, "loss_weights": {"boundary": weight}}
+    return _recipe(problem, seed, seconds, **by_hand if weight else {})
 
 
 def _recipe(problem: str, seed: int, seconds: float, **changes: Any) -> dict[str, Any]:
+    changes = _shares(problem, changes.get("objectives", "grouped")) | changes
     limit = seconds - (time.time() - _STARTED)
     settings: dict[str, Any] = {"preset": "best", "time_limit": limit, "progress": False}
     solution = modsync_jax.solve(problem, seed=seed, **settings | changes)
@@ -332,6 +341,8 @@ def _first_phase(problem: str, seed: int, objectives: str, method: str) -> Solut
         method,
         seed=seed,
         objectives=objectives,
+        balance=PRESETS["best"]["balance"],
+        **_shares(problem, objectives),
         steps=_STEPS,
         schedule="cosine",
         dtype="float64",
@@ -339,6 +350,23 @@ def _first_phase(problem: str, seed: int, objectives: str, method: str) -> Solut
         progress=False,
         **_NETWORK,
     )
+
+
+def _task(problem: str, seed: int, objectives: str) -> tuple[Problem, Network, TrainConfig]:
+    """A problem, a network, and settings with loss weights as the recipe has them."""
+    settings = {"objectives": objectives, **_NETWORK, **_shares(problem, objectives)}
+    balance = PRESETS["best"]["balance"]
+    config = TrainConfig(dtype="float64", seed=seed, balance=balance, **settings)
+    found = problems.get(problem)
+    network = _step.network_of(found, config)
+    return found, network, _balance.weighed(config, _balance.factors(found, network, config))
+
+
+def _shares(problem: str, objectives: str) -> dict[str, Any]:
+    """Loss weights under which conditions apart count as much together as grouped ones."""
+    names = problems.get(problem).conditions
+    share = 1 / len(names)
+    return {"loss_weights": dict.fromkeys(names, share)} if objectives == "each" else {}
 
 
 def _drawn(losses: _losses.Losses, key: Array, times: int) -> Any:
@@ -386,7 +414,7 @@ def _of_starts(seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def _of_weights(seconds: float) -> Iterator[dict[str, Any]]:
-    for weight in (1.0, 10.0, 100.0):
+    for weight in (0.0, 1.0, 10.0, 100.0):
         yield {"weight": weight, "seconds": seconds}
 
 

@@ -449,6 +449,7 @@ _OPTIMIZER: Mapping[str, str] = {
     "ssbroyden": "self_scaled",
     "gauss-newton": "marquardt",
     "rad": "rad",
+    "balance": "ntk",
 }
 
 
@@ -491,8 +492,8 @@ def bibtex(
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
       optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
-        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`, and `"rad"` for points
-        drawn where residuals are large.
+        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"rad"` for points drawn
+        where residuals are large, and `"balance"` for loss weights by traces of tangent kernels.
 
     Raises:
       ValueError: on a name that is not known, with the nearest one.

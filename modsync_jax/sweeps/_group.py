@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from modsync_jax.problems import Problem
 from modsync_jax.sweeps import _hosts, _replicas
 from modsync_jax.sweeps._grid import Group
-from modsync_jax.training import Interrupted, TrainConfig, _measure, _signals, _step
+from modsync_jax.training import Interrupted, TrainConfig, _balance, _measure, _signals, _step
 from modsync_jax.training._folder import Row, RunFolder
 from modsync_jax.training._schedule import Chunk, chunks, phase_of, rows
 from modsync_jax.training._state import TrainState
@@ -75,6 +75,7 @@ class Trainer:
         self.group, self.mesh, self.strategy = group, mesh, strategy
         self.problem = problem_of(group.config)
         self.network = _step.network_of(self.problem, group.config)
+        self._factors = _balance.factors(self.problem, self.network, group.config)
         self._problem_of = problem_of
         self._varies = any(name.startswith("coefficients.") for name in group.numbers)
         share = mesh.shape["replicas"]
@@ -86,6 +87,10 @@ class Trainer:
         }
         self._own, self._common = self._references()
         self._compiled: dict[Any, Any] = {}
+
+    def weighed(self, config: TrainConfig) -> TrainConfig:
+        """Returns the configuration of a replica with its loss weights as they are used."""
+        return _balance.weighed(config, self._factors)
 
     def start(self) -> Batch:
         """Returns the state before the first step, with the first row of metrics."""
@@ -166,7 +171,7 @@ class Trainer:
         return jax.tree.map(lambda *leaves: self._padded(np.stack(leaves)), *found), {}
 
     def _program(self, numbers: Mapping[str, Array]) -> tuple[_step.Program, Any]:
-        config = self.group.config.with_numbers(numbers)
+        config = self.weighed(self.group.config.with_numbers(numbers))
         problem = self._problem_of(config) if self._varies else self.problem
         place = partial(_replicas.place_points, self.mesh)
         return _step.build(problem, self.network, config, place), config.seed
@@ -312,6 +317,6 @@ def _outcome(
         {name: float(batch.metrics[name][i]) for name in _measure.in_order(batch.metrics)}
         for i in np.flatnonzero(written)
     ]
-    result = _measure.summary(trainer.problem, config, rows_, run, clock)
+    result = _measure.summary(trainer.problem, trainer.weighed(config), rows_, run, clock)
     score = None if failure else float(run.best_score)
     return Outcome(result, failure, score, rows_, run)

@@ -168,7 +168,7 @@ def _fit(config: TrainConfig) -> str:
 def _may_be_traced(
     problem_of: Callable[[TrainConfig], Problem], replica: Replica, name: str
 ) -> bool:
-    """Whether a problem takes a traced coefficient; for one of its domain it may not."""
+    """Whether a number can be traced; a coefficient of the domain, or of weights, may not."""
 
     def make(value: jax.Array) -> jax.Array:
         problem_of(replica.config.with_numbers({name: value}))
@@ -176,6 +176,8 @@ def _may_be_traced(
 
     if not name.startswith("coefficients."):
         return True
+    if replica.config.balance:
+        return False
     try:
         jax.eval_shape(make, 0.0)
     except TypeError:  # the errors of converting a tracer to a number

@@ -139,6 +139,11 @@ class TrainConfig:
     loss_weights: Mapping[str, float] = _field(
         {}, "fixed weights by objective, boundary=10,...", traceable=True
     )
+    balance: float = _field(
+        0.0,
+        "weigh each objective so that it outweighs the residual this many times in the trace of the"
+        " tangent kernel at random networks, times its loss weight (0: loss weights alone)",
+    )
     points: Mapping[str, int] = _field({}, "points a step, residual=1280,left=42,... (problem's)")
     block_points: int = _field(
         0, "points differentiated at once: fewer need less memory (0: the fastest number)"
@@ -219,7 +224,7 @@ class TrainConfig:
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
-            " fourier_features adaptive block_points time_limit",
+            " fourier_features adaptive block_points time_limit balance",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:

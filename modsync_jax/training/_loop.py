@@ -16,6 +16,7 @@ from modsync_jax import citations, methods, networks, problems, reporting, trans
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import (
+    _balance,
     _measure,
     _memory,
     _optimizers,
@@ -94,9 +95,11 @@ def solve(
     problem, config = problem_of(problem, config)
     check_fits(problem, config)
     built = _step.network_of(problem, config)
-    program = _step.build(problem, built if own is None else own, config)
-    check_memory(program, problem, config)
     identity = identity_of(spec, problem, config, built if own is None else None)
+    model = built if own is None else own
+    weighed = _balance.weighed(config, _balance.factors(problem, model, config))
+    program = _step.build(problem, model, weighed)
+    check_memory(program, problem, config)
     identity["init"] = "a solution" if isinstance(init, Solution) else init and str(init)
     if resume and output_dir is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
@@ -106,7 +109,7 @@ def solve(
     if folder is not None and (folder.path / "result.json").exists():
         solution = load(folder.path, network=own)
     else:
-        model, compiled = built if own is None else own, _step.compiled(program)
+        compiled = _step.compiled(program)
         # Signals are collected from here on: an exception in the middle of JAX may be lost.
         with (
             jax.default_matmul_precision(config.matmul_precision),
@@ -114,7 +117,7 @@ def solve(
         ):
             start = _start(compiled, model, config, init)
             solution = _train(
-                problem, model, compiled, config, start, folder, resume, progress, stopped
+                problem, model, compiled, weighed, start, folder, resume, progress, stopped
             )
         if folder is not None:
             finish(folder, problem, config, solution, identity)
@@ -224,6 +227,7 @@ def finish(
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
     used = [phase.name for phase in config.phases]
+    used += ["balance"] if config.balance else []
     used += ["rad" for phase in config.phases if getattr(phase.settings, "rad", 0)]
     folder.write_text("references.bib", citations.of_run(identity, used))
     folder.write("result.json", solution.result)

@@ -217,6 +217,7 @@ def summary(
         "method": str(config.method),
         "trained_by": config.trained_by,
         "seed": config.seed,
+        "loss_weights": {name: float(weight) for name, weight in config.loss_weights.items()},
         "steps": int(state.step),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights_of(state.params))),
         "selected_step": int(state.best_step),

@@ -13,7 +13,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "steps": 0,
         "then": "ssbroyden:1000000",
         "points": {"residual": 1000},  # of which the phase takes twice as many
-        "loss_weights": {"boundary": 10.0},
+        "balance": 10.0,
         "time_limit": 300.0,
         "selection": "loss",
         "chunk": 50,
