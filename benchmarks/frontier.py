@@ -2,16 +2,17 @@
 
 Each run is a process of its own, and its time counts from the start of that process, with imports
 and compilation. All peers train networks of the same size on the same losses, with the same rule
-for their points where they take one, unless said. Nothing but the held-out, unweighted loss selects parameters;
-the smallest error beside it is what the exact solution would have selected.
+for their points where they take one, unless said. Nothing but the held-out, unweighted loss selects
+parameters; the smallest error beside it is what the exact solution would have selected.
 
 - `recipe`: `--preset=best`.
 - `package`: the package `ssbroyden-optimistix`, which has a line search of its own, on points that
   are drawn as those of the recipe.
 - `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
-- `weight10`, `wide`, `points`: the recipe with one change, a weight of 10 for the conditions, a
-  network of width 30, or twice as many points.
+- The recipe with one change: `weight10`, a weight of 10 for the conditions; `wide`, a network of
+  width 30; `points`, twice as many points; `uniform`, points as the problem draws them; `r3`,
+  points that stay where the residual is large; `causal`, weights in time.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
 Finished runs are in benchmarks/results/frontier.json and are not run again; their networks are in
@@ -51,6 +52,9 @@ PEERS: dict[str, dict[str, Any]] = {
     "weight10": {"balance": 0.0, "loss_weights": {"boundary": 10.0}},
     "wide": {"width": 30},
     "points": {"points": {"residual": 2_000}},
+    "uniform": {"then": f"ssbroyden(rad=0):{_MOST}"},
+    "r3": {"then": f"ssbroyden(rad=0,r3=1):{_MOST}"},
+    "causal": {"causal": 1.0},
     "lbfgs": {"then": f"lbfgs({_REDRAWN},memory=50,dtype=float64):{_MOST}"},
     "soap": {
         "then": "",

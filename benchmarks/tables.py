@@ -3,7 +3,8 @@
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
 benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
-method. `NAME of one,another` keeps the rows of these methods.
+method. `NAME of one,another` keeps the rows of these methods, or these peers
+in this order.
 """
 
 import json
@@ -227,14 +228,13 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     for row in content["rows"]:
         found = cases.setdefault((row["problem"], row["minutes"]), {})
         found.setdefault(row["peer"], []).append(row)
-    head = ["problem", "minutes", "weights", "seeds", *peers, "recipe, smallest"]
-    rows = [head]
+    rows = [["problem", "minutes", "weights", "seeds", *peers, f"{peers[0]}, smallest"]]
     for (problem, minutes), by_peer in sorted(cases.items()):
-        first = next(iter(by_peer.values()))
-        line = [f"`{problem}`", f"{minutes:g}", f"{first[0]['parameters']:,}"]
+        weights = sorted({run["parameters"] for found in by_peer.values() for run in found})
+        line = [f"`{problem}`", f"{minutes:g}", "–".join(f"{n:,}" for n in weights)]
         line.append("–".join(sorted({str(len(found)) for found in by_peer.values()})))
         line += [_geometric(by_peer.get(peer, []), "selected") for peer in peers]
-        rows.append([*line, _geometric(by_peer.get("recipe", []), "smallest")])
+        rows.append([*line, _geometric(by_peer.get(peers[0], []), "smallest")])
     return rows
 
 
@@ -276,7 +276,10 @@ def table(name: str) -> str:
     file = called.removeprefix("across ")
     content = json.loads((RESULTS / f"{file}.json").read_text())
     if kept:
-        content["rows"] = [row for row in content["rows"] if row["method"] in kept.split(",")]
+        peers = file.startswith("frontier")
+        by, names = "peer" if peers else "method", kept.split(",")
+        found = [row for row in content["rows"] if row[by] in names]
+        content["rows"] = sorted(found, key=lambda row: names.index(row[by]) if peers else 0)
     if file != called:
         rows = across(content)
     else:

@@ -251,6 +251,21 @@ _ENTRIES = (
         "403",
         "115671",
     ),
+    _paper(
+        "r3",
+        "Daw, Arka and Bu, Jie and Wang, Sifan and Perdikaris, Paris and Karpatne, Anuj",
+        "Mitigating Propagation Failures in Physics-informed Neural Networks using"
+        " Retain-Resample-Release ({R3}) Sampling",
+        "2023",
+        _ICML,
+    ),
+    _arxiv(
+        "causal",
+        "Wang, Sifan and Sankaran, Shyam and Perdikaris, Paris",
+        "Respecting causality is all you need for training physics-informed neural networks",
+        "2022",
+        "2203.07404",
+    ),
     _article(
         "lra",
         "Wang, Sifan and Teng, Yujun and Perdikaris, Paris",
@@ -449,7 +464,9 @@ _OPTIMIZER: Mapping[str, str] = {
     "ssbroyden": "self_scaled",
     "gauss-newton": "marquardt",
     "rad": "rad",
+    "r3": "r3",
     "balance": "ntk",
+    "causal": "causal",
 }
 
 
@@ -492,8 +509,9 @@ def bibtex(
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
       optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
-        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"rad"` for points drawn
-        where residuals are large, and `"balance"` for loss weights by traces of tangent kernels.
+        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"rad"` and `"r3"` for
+        points drawn where residuals are large, `"causal"` for weights in time, and `"balance"` for
+        loss weights by traces of tangent kernels.
 
     Raises:
       ValueError: on a name that is not known, with the nearest one.

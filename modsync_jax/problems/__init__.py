@@ -1,6 +1,6 @@
 """PDE problems: the literature's problems by name, and the parts for a problem of your own."""
 
-from modsync_jax.problems._base import GROUPINGS, Problem
+from modsync_jax.problems._base import GROUPINGS, Problem, Weighted, without_weights
 from modsync_jax.problems._conditions import (
     Condition,
     data,
@@ -17,6 +17,7 @@ __all__ = [
     "GROUPINGS",
     "Condition",
     "Problem",
+    "Weighted",
     "data",
     "derivative",
     "get",
@@ -27,4 +28,5 @@ __all__ = [
     "periodic",
     "robin",
     "value",
+    "without_weights",
 ]

@@ -7,7 +7,7 @@ named residuals at them, and gathers those into scalar objectives.
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,23 @@ Unknowns = Mapping[str, ArrayLike]
 Objective = Callable[[Any, Batch], Array]
 
 GROUPINGS = ("grouped", "each")
+
+
+class Weighted(NamedTuple):
+    """Points of a term that count differently in its loss, the mean of `w r²`.
+
+    Attributes:
+      points: as drawn, arrays whose leading axis is N.
+      weights: w, `[N]`, not negative.
+    """
+
+    points: Any
+    weights: Array
+
+
+def without_weights(batch: Batch) -> Batch:
+    """Returns a batch whose points all count the same."""
+    return {k: p.points if isinstance(p, Weighted) else p for k, p in batch.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +174,7 @@ class Problem:
     def term(self, name: str) -> Callable[[Field, Unknowns, Any], dict[str, Array]]:
         """Returns the pointwise residuals of one term, `(u, unknowns, points) -> {"pde": [N]}`.
 
-        The points are `batch[name]`.
+        The points are `batch[name]`, or the same as `Weighted`.
 
         Raises:
           ValueError: no such term; when the function is traced, a value of the wrong shape.
@@ -166,6 +183,9 @@ class Problem:
             raise unknown("term", name, self.terms)
 
         def at_point(u: Field, unknowns: Unknowns, point: Any) -> dict[str, Array]:
+            if isinstance(point, Weighted):
+                root = jnp.sqrt(point.weights)
+                return {k: root * r for k, r in at_point(u, unknowns, point.points).items()}
             if name == "residual":
                 return _scalars(self.residual(u, point, **unknowns), "the residual")
             return self.conditions[name].residual(u, point, self.domain, self.outputs)

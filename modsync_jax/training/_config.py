@@ -152,6 +152,10 @@ class TrainConfig:
         "auto", "how points are drawn ('auto': as the problem says)", ("auto", *sampling.SAMPLERS)
     )
 
+    causal: float = _field(
+        0.0, "strength of weights under which earlier times are solved first (0: none)"
+    )
+
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
     learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
     schedule: str = _field("constant", "learning rate over steps", _optimizers.SCHEDULES)
@@ -224,7 +228,7 @@ class TrainConfig:
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
-            " fourier_features adaptive block_points time_limit balance",
+            " fourier_features adaptive block_points time_limit balance causal",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:

@@ -24,6 +24,7 @@ from modsync_jax.training._state import (
     stream,
     weights_of,
 )
+from modsync_jax.transform import export
 
 PyTree = Any
 
@@ -67,7 +68,8 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
         return state._replace(opt_state=tx.init(moved(state.params)), points=())
 
     def batch(state: TrainState) -> Any:
-        return losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
+        points = losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
+        return losses.counted(weights_of(export(state.params)), points)
 
     def step(state: TrainState) -> TrainState:
         points, params = batch(state), moved(state.params)

@@ -227,8 +227,9 @@ def finish(
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
     used = [phase.name for phase in config.phases]
-    used += ["balance"] if config.balance else []
-    used += ["rad" for phase in config.phases if getattr(phase.settings, "rad", 0)]
+    used += [name for name in ("balance", "causal") if getattr(config, name)]
+    kept = [phase.settings for phase in config.phases if isinstance(phase.settings, Kept)]
+    used += [name for name in ("rad", "r3") for each in kept if getattr(each, name)]
     folder.write_text("references.bib", citations.of_run(identity, used))
     folder.write("result.json", solution.result)
 
@@ -346,6 +347,11 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
         _say(
             "warning: a relu network has no second derivatives; equations that have some can't be "
             "solved with it: take tanh or another smooth activation"
+        )
+    if config.causal and "t" not in problem.coordinates:
+        raise ConfigError(
+            f"causal={config.causal:g} needs a coordinate named t; {problem.name} has "
+            f"{', '.join(problem.coordinates)}"
         )
     for name in config.periods:
         if name not in problem.coordinates:

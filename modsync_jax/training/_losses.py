@@ -12,7 +12,8 @@ from jax.typing import DTypeLike
 
 from modsync_jax import balancing, blocks, methods
 from modsync_jax.calculus import Field
-from modsync_jax.problems import Problem
+from modsync_jax.problems import Problem, Weighted
+from modsync_jax.training import _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._solution import field_of
 from modsync_jax.training._state import weights_of
@@ -40,6 +41,10 @@ class Losses(NamedTuple):
       jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
         the n parameters in the order of `ravel_pytree`.
       sample: `(key, times, dtype) -> batch`, with `times` as many points as a step has.
+      sizes: `(plain parameters, points) -> [N]`, the norms of all residuals at points of the
+        equation.
+      counted: `(plain parameters, batch) -> batch` in which points of the equation count as the
+        settings say.
     """
 
     names: tuple[str, ...]
@@ -52,6 +57,8 @@ class Losses(NamedTuple):
     residuals: Callable[[PyTree, Any], Array]
     jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
     sample: Sample
+    sizes: Callable[[PyTree, Array], Array]
+    counted: Callable[[PyTree, Any], Any]
 
 
 def build(
@@ -129,6 +136,18 @@ def build(
         counts = {name: times * n for name, n in counts.items()}
         return problem.sample(key, counts, config.sampler_name, dtype)
 
+    def sizes(params: PyTree, points: Array) -> Array:
+        residuals = partial(problem.term("residual"), *fields(params))
+        return _points.sizes(residuals, points, block_points)
+
+    def counted(params: PyTree, batch: Any) -> Any:
+        if not config.causal:
+            return batch
+        points = batch["residual"]
+        times = points[:, problem.coordinates.index("t")]
+        weights = _points.causal(times, sizes(params, points), config.causal)
+        return batch | {"residual": Weighted(points, weights)}
+
     return Losses(
         names=names,
         masked=masked,
@@ -140,4 +159,6 @@ def build(
         residuals=residuals,
         jacobian=jacobian,
         sample=sample,
+        sizes=sizes,
+        counted=counted,
     )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax import blocks, optimizers, sparsity
-from modsync_jax.problems import Problem
+from modsync_jax import optimizers, sparsity
+from modsync_jax.problems import without_weights
 from modsync_jax.training import _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
@@ -37,7 +37,7 @@ class _Solver(NamedTuple):
     move: Callable[[TrainState], tuple[PyTree, Any]]
 
 
-def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> Stage:
+def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
     """Returns the functions of the phase of number `index` in the run."""
     phase, start = config.phases[index], config.starts[index]
     settings: Any = phase.settings
@@ -53,21 +53,18 @@ def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> 
             return points
         pool_key, key = jax.random.split(jax.random.fold_in(key, 1))
         pool = losses.sample(pool_key, settings.points * _points.POOL, dtype)["residual"]
-        u, unknowns = losses.fields(weights_of(state.params))
-        return points | {
-            "residual": _points.adapted(
-                key,
-                partial(problem.term("residual"), u, unknowns),
-                pool,
-                len(points["residual"]),
-                settings.rad,
-                config.block_points or blocks.default_size(),
-            )
-        }
+        count = len(points["residual"])
+        sizes = losses.sizes(weights_of(state.params), pool)
+        return points | {"residual": _points.adapted(key, sizes, pool, count, settings.rad)}
 
     def redrawn(state: TrainState) -> TrainState:
         """New points; the optimiser keeps its curvature and learns the loss on them."""
-        state = state._replace(points=draw(state))
+        points, weights = draw(state), weights_of(state.params)
+        if settings.r3:
+            old = without_weights(state.points)["residual"]
+            stays = (state.step > start) & _points.retained(losses.sizes(weights, old))
+            points |= {"residual": jnp.where(stays[:, None], old, points["residual"])}
+        state = state._replace(points=losses.counted(weights, points))
         return state._replace(opt_state=solver.learn(state))
 
     def begin(state: TrainState) -> TrainState:
@@ -80,7 +77,7 @@ def build(index: int, problem: Problem, config: TrainConfig, losses: Losses) -> 
             params = ModSyncParams(export(params), zeros)
         state = state._replace(params=params, opt_state=solver.init(weights_of(params)))
         # The first chunk draws the points, so that drawing is compiled once; until then, zeros.
-        shapes = jax.eval_shape(draw, state)
+        shapes = jax.eval_shape(lambda s: losses.counted(weights_of(s.params), draw(s)), state)
         return state._replace(points=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
     def prepare(state: TrainState) -> TrainState:

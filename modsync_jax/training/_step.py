@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from modsync_jax import networks
-from modsync_jax.problems import Problem
+from modsync_jax.problems import Problem, without_weights
 from modsync_jax.training import (
     _conflict,
     _evaluate,
@@ -86,7 +86,7 @@ def build(
 
     def stage_of(index: int) -> Stage:
         if config.phases[index].freezes:
-            return _second_order.build(index, problem, config, losses)
+            return _second_order.build(index, config, losses)
         frozen = any(earlier.freezes for earlier in config.phases[:index])
         return _first_order.build(index, frozen, config, losses)
 
@@ -132,7 +132,7 @@ def build(
         return jnp.select([step <= end for end in config.ends], rates, jnp.nan)
 
     def residuals(state: TrainState, phase: int) -> tuple[Any, dict[str, dict[str, Array]]]:
-        batch = stages[phase].batch(state)
+        batch = without_weights(stages[phase].batch(state))
         return batch, problem.pointwise(*losses.fields(export(state.params)), batch)
 
     known = not isinstance(config.optimizer, _optimizers.Own)

@@ -18,7 +18,6 @@ from modsync_jax.training import (
     TrainConfig,
     _losses,
     _phases,
-    _points,
     _schedule,
     _step,
 )
@@ -114,44 +113,6 @@ def test_chunks_end_where_phases_do_and_where_points_are_redrawn():
     assert [_schedule.phase_of(config, s) for s in (0, 12, 13, 32, 33, 42)] == [0, 0, 1, 1, 2, 2]
     alone = TrainConfig(steps=0, then="lbfgs:20")
     assert [_schedule.phase_of(alone, step) for step in (0, 1, 20)] == [0, 0, 0]
-
-
-# --- points ---------------------------------------------------------------------------------------
-
-
-def test_adapted_points_follow_the_density_of_the_residual():
-    """A χ² test: candidates in ten cells, whose residuals are 0, 1, ..., 9."""
-    cells = 10
-    candidates = (jnp.arange(20_000) % cells + 0.5)[:, None]
-
-    def residuals(points):
-        size = jnp.floor(points[:, 0])
-        return {"a": 0.6 * size, "b": -0.8 * size}  # their norm is the size
-
-    choose = partial(_points.adapted, residuals=residuals, candidates=candidates, block_points=512)
-    for power in (1.0, 2.0):
-        chosen = choose(jax.random.key(3), count=1_000, power=power)
-        counts = np.bincount(np.floor(np.asarray(chosen[:, 0])).astype(int), minlength=cells)
-        raised = np.arange(cells) ** power
-        density = raised / raised.mean() + 1
-        expected = 1_000 * density / density.sum()
-        # 9 degrees of freedom: 27.9 is passed once in a thousand keys, and this key is fixed
-        assert np.sum((counts - expected) ** 2 / expected) < 27.9
-        assert len(np.unique(chosen[:, 0])) == cells
-
-
-def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_not_numbers():
-    candidates = jnp.linspace(0, 1, 64)[:, None]
-
-    def residuals(points):
-        return {"a": jnp.where(points[:, 0] < 0.5, jnp.nan, 1.0)}
-
-    chosen = _points.adapted(jax.random.key(0), residuals, candidates, 64, 1.0, 16)
-    np.testing.assert_array_equal(np.sort(chosen[:, 0]), candidates[:, 0])
-    fewer = _points.adapted(jax.random.key(0), residuals, candidates, 32, 1.0, 16)
-    assert 16 < np.sum(np.asarray(fewer) > 0.5) < 32  # three times as likely, but not certain
-    zero = _points.adapted(jax.random.key(0), lambda p: {"a": 0 * p[:, 0]}, candidates, 9, 1.0, 16)
-    assert len(np.unique(zero)) == 9 and np.max(zero) > candidates[9, 0]
 
 
 # --- states ---------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""Question: how far is a solution from the exact one, if no reference tells?
+
+Each network that `benchmarks.frontier` left under runs/frontier is asked without its reference, and
+the answer is compared with its error on the test grid. With the residuals r of fresh points, their
+Jacobian J by the weights, A = JᵀJ + λI, and the Jacobian U of the solution at points of the domain:
+
+- `score`: the square root of the loss, over the norm of the solution.
+- `step`: |U A⁻¹ Jᵀ r|, the change by one Gauss-Newton step.
+- `noise`: √(|r|² tr(A⁻¹UᵀU) / tr(A⁻¹JᵀJ)), the error if residuals are noise, equal in all rows
+  (Laplace's approximation).
+- `both`: the geometric mean of the two.
+- `seeds`: the difference from the solution of another seed, over √2.
+
+`weighed` are the same with the weights of the run's losses, the others have no weights.
+
+Usage: python -m benchmarks.estimate [RUN ...]
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from modsync_jax import problems
+from modsync_jax.training import TrainConfig, _losses, load, read_config
+
+from . import machine
+from .frontier import _RUNS
+
+RESULTS = Path(__file__).parent / "results" / "estimate.json"
+PyTree = Any
+_TIMES = 4  # as many points as the recipe's step has
+_POINTS = 1_000  # of the domain
+_DAMPING = 1e-10  # of the largest eigenvalue
+
+
+def main() -> None:
+    """Asks each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", type=Path)
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    runs = options.runs or sorted(path.parent for path in _RUNS.glob("*/result.json"))
+    rows = []
+    for run in runs:
+        found = one(run)
+        true = found["error"]
+        shown = "  ".join(f"{k} {v / true:.2g}" for k, v in found["estimates"].items())
+        print(f"{run.name:40} {true:.1e}  {shown}", flush=True)
+        rows.append({"run": run.name, **found})
+    for name in dict.fromkeys(name for row in rows for name in row["estimates"]):
+        ratios = [r["estimates"][name] / r["error"] for r in rows if name in r["estimates"]]
+        within = sum(1 / 3 <= ratio <= 3 for ratio in ratios)
+        print(f"{name:16} within a factor of three {within} of {len(ratios)}")
+    lines = ",\n".join(map(json.dumps, rows))
+    content = f'{{"machine": {json.dumps(machine.describe())},\n"rows": [\n{lines}\n]}}\n'
+    RESULTS.write_text(content, encoding="utf-8")
+
+
+def one(run: Path) -> dict[str, Any]:
+    """The error of a run's solution, and estimates of it, all over the norm of the solution."""
+    solution = load(run)
+    config = TrainConfig.from_stored(read_config(run))
+    problem = problems.get(solution.result["problem"])
+    key = jax.random.key(12345)
+    plain = config.with_numbers({"loss_weights": {}})
+    weighed = config.with_numbers({"loss_weights": solution.result["loss_weights"]})
+    estimates: dict[str, float] = {}
+    for name, settings in {"": plain, " weighed": weighed}.items():
+        losses = _losses.build(problem, solution.network, settings, lambda points: points)
+        found = jax.jit(lambda params, key, losses=losses: _both(problem, losses, params, key))(
+            solution.params, key
+        )
+        score, step, noise = (float(x) for x in found)
+        if not name:
+            estimates["score"] = score
+        estimates |= {
+            f"step{name}": step,
+            f"noise{name}": noise,
+            f"both{name}": float(np.sqrt(step * noise)),
+        }
+    points = problem.sample(key, {**problem.points, "residual": _POINTS}, "uniform", jnp.float64)
+    values = solution(points["residual"])
+    seed = int(re.sub(".*-", "", run.name))
+    others = [p for p in run.parent.glob(re.sub(r"-\d+$", "-*", run.name)) if p != run]
+    nearest = sorted(others, key=lambda p: (int(re.sub(".*-", "", p.name)) - seed) % 1000)
+    if nearest:
+        other = load(nearest[0])(points["residual"])
+        difference = jnp.linalg.norm(values - other) / jnp.linalg.norm(values)
+        estimates["seeds"] = float(difference / np.sqrt(2))
+    return {"error": solution.result["errors"]["relative_l2"]["selected"], "estimates": estimates}
+
+
+def _both(problem: Any, losses: _losses.Losses, params: PyTree, key: Array) -> Any:
+    flat, unravel = ravel_pytree(params)
+    batch = losses.sample(key, _TIMES, flat.dtype)
+    points = problem.sample(key, {**problem.points, "residual": _POINTS}, "uniform", flat.dtype)
+    points = points["residual"]
+
+    def values(flat: Array, x: Array) -> Array:
+        u, unknowns = losses.fields(unravel(flat))
+        return problem.observed(u, unknowns, x[None])[0]
+
+    rows = jax.lax.map(lambda x: jax.jacrev(values)(flat, x), points, batch_size=100)
+    rows = rows.reshape(-1, flat.size)
+    norm = jnp.linalg.norm(jax.vmap(lambda x: values(flat, x))(points))
+    r, jacobian = losses.jacobian(params, batch)
+    product = jacobian.T @ jacobian
+    top = jnp.linalg.norm(product, 2)
+    factor = jnp.linalg.cholesky(product + _DAMPING * top * jnp.eye(flat.size))
+    step = rows @ jax.scipy.linalg.cho_solve((factor, True), jacobian.T @ r)
+
+    def trace(rows: Array) -> Array:
+        return jnp.square(jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)).sum()
+
+    noise = jnp.sqrt(r @ r * trace(rows) / trace(jacobian))
+    return jnp.sqrt(r @ r * len(points)) / norm, jnp.linalg.norm(step) / norm, noise / norm

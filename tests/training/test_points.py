@@ -1,0 +1,155 @@
+"""Points that know the field: where they are drawn, which stay, and how much they count."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import modsync_jax
+from modsync_jax import problems
+from modsync_jax.problems import Weighted
+from modsync_jax.training import ConfigError, TrainConfig, _losses, _points, _state, _step
+
+TINY = {"width": 6, "depth": 1, "chunk": 2, "eval_every": 2, "checkpoint_every": 2}
+COUNTS = {"residual": 32, "initial": 4, "left": 4, "right": 4}
+QUIET = {"progress": False, "report": False}
+
+
+def of_candidates(candidates, residuals, key, count, power, block_points):
+    sizes = _points.sizes(residuals, candidates, block_points)
+    return _points.adapted(key, sizes, candidates, count, power)
+
+
+def test_adapted_points_follow_the_density_of_the_residual():
+    """A χ² test: candidates in ten cells, whose residuals are 0, 1, ..., 9."""
+    cells = 10
+    candidates = (jnp.arange(20_000) % cells + 0.5)[:, None]
+
+    def residuals(points):
+        size = jnp.floor(points[:, 0])
+        return {"a": 0.6 * size, "b": -0.8 * size}  # their norm is the size
+
+    choose = partial(of_candidates, candidates, residuals, block_points=512)
+    for power in (1.0, 2.0):
+        chosen = choose(jax.random.key(3), count=1_000, power=power)
+        counts = np.bincount(np.floor(np.asarray(chosen[:, 0])).astype(int), minlength=cells)
+        raised = np.arange(cells) ** power
+        density = raised / raised.mean() + 1
+        expected = 1_000 * density / density.sum()
+        # 9 degrees of freedom: 27.9 is passed once in a thousand keys, and this key is fixed
+        assert np.sum((counts - expected) ** 2 / expected) < 27.9
+        assert len(np.unique(chosen[:, 0])) == cells
+
+
+def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_not_numbers():
+    candidates = jnp.linspace(0, 1, 64)[:, None]
+
+    def residuals(points):
+        return {"a": jnp.where(points[:, 0] < 0.5, jnp.nan, 1.0)}
+
+    choose = partial(of_candidates, candidates, key=jax.random.key(0), block_points=16)
+    chosen = choose(residuals, count=64, power=1.0)
+    np.testing.assert_array_equal(np.sort(chosen[:, 0]), candidates[:, 0])
+    fewer = choose(residuals, count=32, power=1.0)
+    assert 16 < np.sum(np.asarray(fewer) > 0.5) < 32  # three times as likely, but not certain
+    zero = choose(lambda p: {"a": 0 * p[:, 0]}, count=9, power=1.0)
+    assert len(np.unique(zero)) == 9 and np.max(zero) > candidates[9, 0]
+    huge = choose(lambda p: {"a": jnp.where(p[:, 0] < 0.5, 1e30, 1.0)}, count=32, power=2.0)
+    assert len(np.unique(huge)) == 32  # 1e60 is no float32
+
+
+def test_causal_weights_are_those_of_a_loop_over_slices():
+    generator = np.random.default_rng(0)
+    times, sizes = generator.uniform(2.0, 5.0, 300), generator.uniform(0.0, 1.0, 300)
+    times[0], times[1] = 2.0, 5.0
+    times = np.where((times > 3.0) & (times < 3.5), 4.0, times)  # some slices are empty
+    edges = np.linspace(2.0, 5.0, _points.SLICES + 1)
+    expected, before = np.empty(300), 0.0
+    for low, high in itertools.pairwise(edges):
+        here = (times >= low) & ((times < high) | (high == 5.0))
+        expected[here] = np.exp(-0.7 * before)
+        before += np.mean(sizes[here] ** 2) if here.any() else 0.0
+    got = _points.causal(jnp.asarray(times), jnp.asarray(sizes), 0.7)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)  # float32 sums
+    assert np.all(_points.causal(jnp.ones(5), jnp.ones(5), 1.0) == 1.0)  # one moment
+
+
+def test_weights_of_points_multiply_their_squares_in_every_form_of_a_loss(x64):
+    problem = problems.get("burgers")
+    config = TrainConfig(dtype="float64", width=6, depth=2, points=COUNTS, block_points=8)
+    network = _step.network_of(problem, config)
+    losses = _losses.build(problem, network, config, lambda points: points)
+    params = _state.weights_of(_step.build(problem, network, config).init(0).params)
+    batch = losses.sample(jax.random.key(0), 1, jnp.float64)
+    weights = jax.random.uniform(jax.random.key(1), (32,), jnp.float64)
+    weighted = batch | {"residual": Weighted(batch["residual"], weights)}
+    plain = problem.term("residual")(*losses.fields(params), batch["residual"])
+    expected = np.mean(np.asarray(weights) * np.square(sum(plain.values())))
+    assert losses.terms["residual"](params, weighted) == pytest.approx(float(expected), rel=1e-12)
+    total = expected + losses.trained["boundary"](params, batch)
+    residuals, rows = losses.jacobian(params, weighted)
+    assert residuals @ residuals == pytest.approx(float(total), rel=1e-12)
+    grads = jax.grad(
+        lambda p: losses.terms["residual"](p, weighted) + losses.trained["boundary"](p, weighted)
+    )
+    flat = jax.flatten_util.ravel_pytree(grads(params))[0]
+    np.testing.assert_allclose(2 * rows.T @ residuals, flat, rtol=1e-9, atol=1e-12)
+    ones = batch | {"residual": Weighted(batch["residual"], jnp.ones(32))}
+    assert losses.terms["residual"](params, ones) == losses.terms["residual"](params, batch)
+
+
+@pytest.mark.parametrize("rad", [0, 1])
+def test_r3_keeps_the_points_whose_residual_is_above_the_mean(rad, x64):
+    problem = problems.get("burgers")
+    then = f"ssbroyden(r3=1,rad={rad},redraw=2):6"
+    config = TrainConfig(steps=0, then=then, points=COUNTS, **TINY)
+    network = _step.network_of(problem, config)
+    program = _step.compiled(_step.build(problem, network, config))
+    losses = _losses.build(problem, network, config, lambda points: points)
+    state = program.advance(program.init(0), 0, 2)
+    for _ in range(2):
+        old = np.asarray(state.points["residual"])
+        assert len(np.unique(old, axis=0)) == 64 and np.all(
+            old.any(1)
+        )  # none of the zeros at first
+        residual = problem.term("residual")(*losses.fields(_state.weights_of(state.params)), old)
+        sizes = np.abs(np.asarray(sum(residual.values())))
+        state = program.advance(state, 0, 2)
+        new = np.asarray(state.points["residual"])
+        stayed = np.all(new == old, axis=1)
+        np.testing.assert_array_equal(stayed, sizes > sizes.mean())
+        assert 0 < stayed.sum() < 64
+
+
+@pytest.mark.parametrize("then", ["", "ssbroyden(redraw=2):4", "gauss-newton(redraw=2):4"])
+@pytest.mark.long
+def test_causal_runs_resume_with_the_same_bits_and_score_without_weights(then, tmp_path, x64):
+    settings = {
+        "causal": 100.0,
+        "then": then,
+        "points": COUNTS,
+        "dtype": "float64",
+        "selection": "loss",
+    } | TINY
+    whole = modsync_jax.solve("burgers", "sum", steps=8, **settings, **QUIET)
+    plain = modsync_jax.solve("burgers", "sum", steps=8, **settings | {"causal": 0.0}, **QUIET)
+    assert whole.metrics[0]["score"] == plain.metrics[0]["score"]
+    assert whole.metrics[-1]["score"] != plain.metrics[-1]["score"]
+    for more in ({"time_limit": 1e-3}, {"resume": True}):
+        again = modsync_jax.solve(
+            "burgers", "sum", steps=8, output_dir=tmp_path, **settings, **QUIET, **more
+        )
+    jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
+    assert "2203.07404" in (tmp_path / "references.bib").read_text()
+
+
+def test_causal_weights_need_a_time():
+    with pytest.raises(
+        ConfigError, match=r"causal=1 needs a coordinate named t; poisson2d has x, y"
+    ):
+        modsync_jax.solve("poisson2d", causal=1.0, steps=2, **TINY, **QUIET)
+    with pytest.raises(ConfigError, match=r"r3 of ssbroyden is 2; it must be 0 or 1"):
+        TrainConfig(then="ssbroyden(r3=2):4")
