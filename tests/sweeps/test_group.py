@@ -103,6 +103,9 @@ class Sums:
         self.places = len(group.replicas) + 1
         self.taken = []
 
+    def weighed(self, config):
+        return config
+
     def start(self, step=0):
         n, each = self.places, jnp.arange(float(self.places)).at[-1].set(self.places - 2.0)
         params = {"network": {"w": each[:, None]}, "unknowns": {}}
