@@ -99,6 +99,7 @@ def draw(found: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(2.6 * across + 0.6, 2.2 * down + 0.7))
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     lines = {}
+    peers = [peer for peer in PEERS if any(run["peer"] == peer for run in found)]
     for axis, problem in itertools.zip_longest(axes.flat, shown):
         if problem is None:
             axis.set_axis_off()
@@ -106,12 +107,13 @@ def draw(found: list[dict[str, Any]]) -> Figure:
         axis.set_title(problem)
         axis.set_yscale("log")
         for run in (run for run in found if run["problem"] == problem):
-            color = f"C{list(PEERS).index(run['peer'])}"
+            color = f"C{peers.index(run['peer'])}"
             (line,) = axis.plot(run["seconds"], run["history"], color=color)
             lines[run["peer"]] = line
     for column in range(across):  # the lowest panel of each column has the numbers below it
         axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
-    figure.legend(lines.values(), lines, loc="outside upper right", ncols=len(lines))
+    shown_lines = [lines[peer] for peer in peers]
+    figure.legend(shown_lines, peers, loc="outside upper right", ncols=len(peers))
     figure.supxlabel("seconds from the start of the process, two CPU cores")
     figure.supylabel("relative L2 error, test grid")
     return figure

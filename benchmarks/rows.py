@@ -30,12 +30,11 @@ def fill(
       show: what to print about a row.
     """
     for run in wanted:
-        rows = load(path)
-        if any(run.items() <= row.items() for row in rows):
+        if any(run.items() <= row.items() for row in load(path)):
             continue
         command = [sys.executable, "-m", module, f"--one={json.dumps(run)}"]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append({**run, **json.loads(ended.stdout.splitlines()[-1])})
-        lines = ",\n".join(map(json.dumps, rows))
+        row = {**run, **json.loads(ended.stdout.splitlines()[-1])}
+        lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
         path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
-        print(show(rows[-1]), flush=True)
+        print(show(row), flush=True)
