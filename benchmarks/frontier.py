@@ -131,7 +131,8 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
 
     jax.config.update("jax_enable_x64", True)
     settings = {"preset": "best", "seed": seed, **PEERS[peer]}
-    train = _by_package if peer == "package" else partial(_by_us, name=f"{problem}-{peer}-{seed}")
+    folder = folder_of(problem, peer, seed, minutes)
+    train = _by_package if peer == "package" else partial(_by_us, folder)
     found = train(problem, settings, minutes)
     seconds, history, scores = (np.array(found.pop(k)) for k in ("seconds", "errors", "scores"))
     kept = sorted({round(k) for k in np.linspace(0, len(history) - 1, _KEPT)})
@@ -150,10 +151,14 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     }
 
 
-def _by_us(problem: str, settings: dict[str, Any], minutes: float, *, name: str) -> dict[str, Any]:
+def folder_of(problem: str, peer: str, seed: int, minutes: float) -> Path:
+    """Where the network of a run is left."""
+    return _RUNS / f"{minutes:g}min-{problem}-{peer}-{seed}"
+
+
+def _by_us(folder: Path, problem: str, settings: dict[str, Any], minutes: float) -> dict[str, Any]:
     import modsync_jax
 
-    folder = _RUNS / f"{minutes:g}min-{name}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
     solution = modsync_jax.solve(
         problem,

@@ -284,8 +284,10 @@ def _facts(run: Run) -> list[list[str]]:
     result, timing = run.result, run.result["timing"]
     phases = [f"{end - start:,} of {name}" for name, start, end in run.phases]
     steps = ", then ".join(phases) if len(phases) > 1 else f"{run.phases[0][2]:,}"
+    weights = [f"{k} {number(weight)}" for k, weight in result.get("loss_weights", {}).items()]
     return [
         ["steps", steps],
+        *([["loss weights, where not 1", ", ".join(weights)]] if weights else []),
         ["selected step", f"{result['selected_step']:,}"],
         ["trainable parameters", f"{result['parameters']:,}"],
         ["seed", str(result["seed"])],

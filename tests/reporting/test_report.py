@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modsync_jax import reporting
+from modsync_jax.reporting import _report, _run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -138,6 +139,17 @@ def test_runs_of_format_1_are_reported_without_what_they_lack(make_run):
 def test_a_median_of_fewer_than_ten_says_of_how_many(make_run):
     page = _write(make_run(rows=7))
     assert "median of last 7" in page.cells
+
+
+def test_loss_weights_are_among_the_facts_where_there_are_any(make_run):
+    folder = make_run()
+    plain = dict(_report._facts(_run.read(folder)))
+    result = json.loads((folder / "result.json").read_text())
+    weights = {"boundary": 796.1, "residual": 0.5}
+    (folder / "result.json").write_text(json.dumps(result | {"loss_weights": weights}))
+    facts = dict(_report._facts(_run.read(folder)))
+    assert facts.pop("loss weights, where not 1") == "boundary 796, residual 0.500"
+    assert facts == plain
 
 
 @pytest.mark.long
