@@ -122,3 +122,7 @@ def _both(problem: Any, losses: _losses.Losses, params: PyTree, key: Array) -> A
 
     noise = jnp.sqrt(r @ r * trace(rows) / trace(jacobian))
     return jnp.sqrt(r @ r * len(points)) / norm, jnp.linalg.norm(step) / norm, noise / norm
+
+
+if __name__ == "__main__":
+    main()
