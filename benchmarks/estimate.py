@@ -18,7 +18,7 @@ Usage: python -m benchmarks.estimate [RUN ...]
 
 import argparse
 import json
-import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from modsync_jax import problems
+from modsync_jax.problems import Problem
 from modsync_jax.training import TrainConfig, _losses, load, read_config
 
 from . import machine
-from .frontier import _RUNS
+from .frontier import RUNS
 
 RESULTS = Path(__file__).parent / "results" / "estimate.json"
 PyTree = Any
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    runs = options.runs or sorted(path.parent for path in _RUNS.glob("*/result.json"))
+    runs = options.runs or sorted(path.parent for path in RUNS.glob("*/result.json"))
     rows = []
     for run in runs:
         found = one(run)
@@ -73,36 +74,29 @@ def one(run: Path) -> dict[str, Any]:
     plain = config.with_numbers({"loss_weights": {}})
     weighed = config.with_numbers({"loss_weights": solution.result["loss_weights"]})
     estimates: dict[str, float] = {}
-    for name, settings in {"": plain, " weighed": weighed}.items():
+    for suffix, settings in {"": plain, " weighed": weighed}.items():
         losses = _losses.build(problem, solution.network, settings, lambda points: points)
-        found = jax.jit(lambda params, key, losses=losses: _both(problem, losses, params, key))(
-            solution.params, key
+        score, step, noise = map(
+            float, jax.jit(partial(_asked, problem, losses))(solution.params, key)
         )
-        score, step, noise = (float(x) for x in found)
-        if not name:
+        if settings is plain:
             estimates["score"] = score
-        estimates |= {
-            f"step{name}": step,
-            f"noise{name}": noise,
-            f"both{name}": float(np.sqrt(step * noise)),
-        }
-    points = problem.sample(key, {**problem.points, "residual": _POINTS}, "uniform", jnp.float64)
-    values = solution(points["residual"])
-    seed = int(re.sub(".*-", "", run.name))
-    others = [p for p in run.parent.glob(re.sub(r"-\d+$", "-*", run.name)) if p != run]
-    nearest = sorted(others, key=lambda p: (int(re.sub(".*-", "", p.name)) - seed) % 1000)
-    if nearest:
-        other = load(nearest[0])(points["residual"])
-        difference = jnp.linalg.norm(values - other) / jnp.linalg.norm(values)
+        found = {"step": step, "noise": noise, "both": float(np.sqrt(step * noise))}
+        estimates |= {name + suffix: value for name, value in found.items()}
+    stem = run.name.rpartition("-")[0]
+    for other in sorted(path for path in run.parent.glob(f"{stem}-*") if path != run)[:1]:
+        points = problem.sample(key, {"residual": _POINTS}, "uniform", jnp.float64)["residual"]
+        one, two = solution(points), load(other)(points)
+        difference = jnp.linalg.norm(one - two) / jnp.linalg.norm(one)
         estimates["seeds"] = float(difference / np.sqrt(2))
     return {"error": solution.result["errors"]["relative_l2"]["selected"], "estimates": estimates}
 
 
-def _both(problem: Any, losses: _losses.Losses, params: PyTree, key: Array) -> Any:
+def _asked(problem: Problem, losses: _losses.Losses, params: PyTree, key: Array) -> Any:
+    """The estimates `score`, `step` and `noise` of parameters."""
     flat, unravel = ravel_pytree(params)
     batch = losses.sample(key, _TIMES, flat.dtype)
-    points = problem.sample(key, {**problem.points, "residual": _POINTS}, "uniform", flat.dtype)
-    points = points["residual"]
+    points = problem.sample(key, {"residual": _POINTS}, "uniform", flat.dtype)["residual"]
 
     def values(flat: Array, x: Array) -> Array:
         u, unknowns = losses.fields(unravel(flat))

@@ -6,8 +6,8 @@ for their points where they take one, unless said. Nothing but the held-out, unw
 parameters; the smallest error beside it is what the exact solution would have selected.
 
 - `recipe`: `--preset=best`.
-- `package`: the package `ssbroyden-optimistix`, which has a line search of its own, on points that
-  are drawn as those of the recipe.
+- `ssbroyden-optimistix`: the package, which has a line search of its own, on points that are drawn
+  as those of the recipe.
 - `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 - The recipe with one change: `weight10`, a weight of 10 for the conditions; `wide`, a network of
@@ -19,9 +19,7 @@ Finished runs are in benchmarks/results/frontier.json and are not run again; the
 folders under runs/frontier.
 """
 
-import argparse
 import itertools
-import json
 import shutil
 import time
 from functools import partial
@@ -30,7 +28,6 @@ from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
 
-import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from modsync_jax import problems, reporting  # noqa: E402
@@ -40,7 +37,7 @@ from . import machine, rows  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier"
-_RUNS = Path("runs/frontier")
+RUNS = Path("runs/frontier")
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
@@ -48,7 +45,7 @@ _REDRAWN = "points=2,redraw=100,rad=1"
 # What each peer changes in the recipe.
 PEERS: dict[str, dict[str, Any]] = {
     "recipe": {},
-    "package": {},
+    "ssbroyden-optimistix": {},
     "weight10": {"balance": 0.0, "loss_weights": {"boundary": 10.0}},
     "wide": {"width": 30},
     "points": {"points": {"residual": 2_000}},
@@ -70,23 +67,7 @@ PEERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--problems", default=",".join(problems.names()))
-    parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(_one(**json.loads(options.one))))
-        return
-    wanted = itertools.product(
-        options.seeds.split(","), options.problems.split(","), options.peers.split(",")
-    )
-    found = (
-        {"problem": problem, "peer": peer, "seed": int(seed), "minutes": options.minutes}
-        for seed, problem, peer in wanted
-    )
+    found = rows.asked(__doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS)
     rows.fill("benchmarks.frontier", RESULTS, found, _line)
     reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
 
@@ -112,8 +93,9 @@ def draw(found: list[dict[str, Any]]) -> Figure:
             lines[run["peer"]] = line
     for column in range(across):  # the lowest panel of each column has the numbers below it
         axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
-    shown_lines = [lines[peer] for peer in peers]
-    figure.legend(shown_lines, peers, loc="outside upper right", ncols=len(peers))
+    figure.legend(
+        [lines[peer] for peer in peers], peers, loc="outside upper right", ncols=len(peers)
+    )
     figure.supxlabel("seconds from the start of the process, two CPU cores")
     figure.supylabel("relative L2 error, test grid")
     return figure
@@ -131,32 +113,22 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
 
     jax.config.update("jax_enable_x64", True)
     settings = {"preset": "best", "seed": seed, **PEERS[peer]}
-    folder = folder_of(problem, peer, seed, minutes)
-    train = _by_package if peer == "package" else partial(_by_us, folder)
-    found = train(problem, settings, minutes)
-    seconds, history, scores = (np.array(found.pop(k)) for k in ("seconds", "errors", "scores"))
-    kept = sorted({round(k) for k in np.linspace(0, len(history) - 1, _KEPT)})
-    return {
-        "errors": {
-            "selected": float(history[np.nanargmin(scores)]),
-            "smallest": float(np.nanmin(history)),
-            "final": float(history[-1]),
-        },
-        **found,
-        "seconds": np.round(seconds[kept], 2).tolist(),
-        "history": [float(f"{error:.4g}") for error in history[kept]],
-        "scores": [float(f"{score:.4g}") for score in scores[kept]],
-        "settings": {**PRESETS["best"], **PEERS[peer]},
-        "machine": machine.describe(),
-    }
+    if peer == "ssbroyden-optimistix":
+        from . import optimistix_peer
+
+        found = optimistix_peer.train(problem, settings, _STARTED, 60 * minutes, _KEPT)
+    else:
+        found = _train(problem, settings, folder_of(problem, peer, seed, minutes), minutes)
+    about = {"settings": {**PRESETS["best"], **PEERS[peer]}, "machine": machine.describe()}
+    return found | about
 
 
 def folder_of(problem: str, peer: str, seed: int, minutes: float) -> Path:
     """Where the network of a run is left."""
-    return _RUNS / f"{minutes:g}min-{problem}-{peer}-{seed}"
+    return RUNS / f"{minutes:g}min-{problem}-{peer}-{seed}"
 
 
-def _by_us(folder: Path, problem: str, settings: dict[str, Any], minutes: float) -> dict[str, Any]:
+def _train(problem: str, settings: dict[str, Any], folder: Path, minutes: float) -> dict[str, Any]:
     import modsync_jax
 
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
@@ -168,23 +140,7 @@ def _by_us(folder: Path, problem: str, settings: dict[str, Any], minutes: float)
         report=False,
         **settings,
     )
-    result, rows_ = solution.result, solution.metrics
-    seconds = result["timing"]["seconds_at_rows"]
-    late = time.time() - _STARTED - seconds[-1]  # before the first step, and after the last
-    return {
-        "parameters": result["parameters"],
-        "loss_weights": result["loss_weights"],
-        "steps": result["steps"],
-        "seconds": [s + late for s in seconds],
-        "errors": [row["test/relative_l2"] for row in rows_],
-        "scores": [row["score"] for row in rows_],
-    }
-
-
-def _by_package(problem: str, settings: dict[str, Any], minutes: float) -> dict[str, Any]:
-    from . import package_peer
-
-    return package_peer.train(problem, settings, _STARTED, 60 * minutes)
+    return rows.of_solution(solution, _STARTED, _KEPT)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,11 @@ Usage: python -m benchmarks.limits [--minutes=2] [--problems=a,b] [--changes=a,b
 Finished runs are in benchmarks/results/limits.json and are not run again.
 """
 
-import argparse
-import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
-
-import numpy as np  # noqa: E402
 
 from modsync_jax import problems  # noqa: E402
 
@@ -46,29 +41,23 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--problems", default=",".join(problems.names()))
-    parser.add_argument("--changes", default=",".join(CHANGES))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        print(json.dumps(_one(**json.loads(options.one))))
-        return
-    wanted = itertools.product(
-        options.seeds.split(","), options.problems.split(","), options.changes.split(",")
-    )
     found = (
-        {"problem": problem, "change": change, "seed": int(seed), "minutes": options.minutes}
-        for seed, problem, change in wanted
-        if frontier.folder_of(problem, "recipe", int(seed), 5.0).exists()
+        run
+        for run in rows.asked(
+            __doc__, _one, minutes=2.0, seeds=1, problem=problems.names(), change=CHANGES
+        )
+        if _before(run["problem"], run["seed"]).exists()
     )
     rows.fill("benchmarks.limits", RESULTS, found, _line)
 
 
+def _before(problem: str, seed: int) -> Path:
+    """Where the network of the recipe is."""
+    return frontier.folder_of(problem, "recipe", seed, 5.0)
+
+
 def _line(row: rows.Row) -> str:
-    before, after = row["errors"]["before"], row["errors"]["selected"]
+    before, after = row["before"], row["errors"]["selected"]
     return f"{row['problem']:18} {row['change']:13} seed {row['seed']}: {before:.1e} to {after:.1e}"
 
 
@@ -79,28 +68,18 @@ def _one(problem: str, change: str, seed: int, minutes: float) -> dict[str, Any]
     import modsync_jax
 
     jax.config.update("jax_enable_x64", True)
-    before = modsync_jax.training.load(frontier.folder_of(problem, "recipe", seed, 5.0))
     solution = modsync_jax.solve(
         problem,
         preset="best",
         seed=seed + 1_000,  # other points than those it has seen
-        init=before,
+        init=_before(problem, seed),
         time_limit=60 * minutes - (time.time() - _STARTED),
         progress=False,
         **CHANGES[change],
     )
-    errors = [row["test/relative_l2"] for row in solution.metrics]
-    seconds = solution.result["timing"]["seconds_at_rows"]
-    kept = sorted({round(k) for k in np.linspace(0, len(errors) - 1, _KEPT)})
-    found = solution.result["errors"]["relative_l2"]
-    return {
-        "errors": {"before": errors[0]} | {k: found[k] for k in ("selected", "smallest", "final")},
-        "parameters": solution.result["parameters"],
-        "steps": solution.result["steps"],
-        "seconds": [round(seconds[k], 2) for k in kept],
-        "history": [float(f"{errors[k]:.4g}") for k in kept],
-        "machine": machine.describe(),
-    }
+    before = solution.metrics[0]["test/relative_l2"]
+    found = rows.of_solution(solution, _STARTED, _KEPT)
+    return {"before": before, **found, "machine": machine.describe()}
 
 
 if __name__ == "__main__":

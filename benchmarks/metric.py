@@ -16,15 +16,13 @@ In the other parts objectives are weighed by traces as in the recipe.
 
 Nothing but the held-out, unweighted loss selects parameters.
 
-Usage: python -m benchmarks.metric [--parts=a,b] [--problems=a,b] [--seconds=60] [--seeds=0,1,2]
+Usage: python -m benchmarks.metric [--parts=a,b] [--problems=a,b] [--minutes=1] [--seeds=0,1,2]
 Finished runs are in benchmarks/results/metric.json and are not run again.
 """
 
-import argparse
 import itertools
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ _STARTED = time.time()  # before anything slow is imported
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from jax import Array  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
@@ -73,34 +70,27 @@ _BATCHES = 8  # fresh batches for a mean cosine
 _TRAINERS = ("adam", "soap", "ssbroyden")
 _MARKS = (0, 10, 100, 1_000, 4_000)  # steps after which cosines are measured
 _REDRAW, _CHUNK = 10, 5  # steps of Gauss-Newton
+_KEPT = 40  # rows of a run's history
 
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--problems", default=",".join(PROBLEMS))
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one:
-        jax.config.update("jax_enable_x64", True)
-        run = json.loads(options.one)
-        part = PARTS[run.pop("part")][0]
-        print(json.dumps(part(**run) | {"machine": machine.describe()}))
-        return
+    found = rows.asked(__doc__, _one, minutes=1.0, seeds=3, part=PARTS, problem=PROBLEMS)
     wanted = (
-        {"part": part, "problem": problem, "seed": int(seed), **settings}
-        for seed, part in itertools.product(options.seeds.split(","), options.parts.split(","))
-        for problem in options.problems.split(",")
-        for settings in PARTS[part][1](options.seconds)
+        {"part": run["part"], "problem": run["problem"], "seed": run["seed"], **settings}
+        for run in found
+        for settings in PARTS[run["part"]][1](run["minutes"])
     )
     rows.fill("benchmarks.metric", RESULTS, wanted, _line)
 
 
+def _one(part: str, **run: Any) -> dict[str, Any]:
+    jax.config.update("jax_enable_x64", True)
+    return PARTS[part][0](**run) | {"machine": machine.describe()}
+
+
 def _line(row: rows.Row) -> str:
-    long = ("history", "marks", "pairs", "machine", "steps")
+    long = ("seconds", "scores", "history", "marks", "pairs", "machine", "steps")
     return " ".join(f"{name}={value}" for name, value in row.items() if name not in long)
 
 
@@ -144,7 +134,7 @@ def cosines(problem: str, seed: int, objectives: str, trainer: str) -> dict[str,
     for start, end in itertools.pairwise((0, *_MARKS)):
         carry = advance(carry, jnp.arange(start, end))
         values = fresh(*carry, jax.random.fold_in(jax.random.key(seed + 1_000), end))
-        marks[end] = {name: _digits(value.tolist()) for name, value in values.items()}
+        marks[end] = {name: rows.digits(value.tolist()) for name, value in values.items()}
     names = losses.names
     pairs = [f"{a}~{b}" for a, b in itertools.combinations(names, 2)]
     return {"pairs": pairs, "marks": marks}
@@ -209,7 +199,7 @@ def _preconditioned(trainer: str, state: Any, params: PyTree, stack: Array) -> A
 
 
 def race(
-    problem: str, seed: int, objectives: str, method: str, start: str, seconds: float
+    problem: str, seed: int, objectives: str, method: str, start: str, minutes: float
 ) -> dict[str, Any]:
     """Gauss-Newton steps whose objectives are weighted by a method in the metric."""
     found, network, config = _task(problem, seed, objectives)
@@ -242,11 +232,13 @@ def race(
     for count in itertools.count():
         score, error = map(float, measure(carry[0]))
         history.append((round(time.time() - _STARTED, 2), score, error))
-        if history[-1][0] >= seconds:
+        if history[-1][0] >= 60 * minutes:
             break
         drawn = jax.random.fold_in(key, count * _CHUNK // _REDRAW)
         carry = jax.block_until_ready(advance(carry, sample(drawn, 2)))
-    return _found(history, (len(history) - 1) * _CHUNK)
+    seconds, scores, errors = zip(*history, strict=True)
+    steps = (len(history) - 1) * _CHUNK
+    return {"steps": steps, **rows.history(seconds, errors, scores, _KEPT)}
 
 
 def damped_step(
@@ -307,32 +299,26 @@ def _owners(
 # --------------------------------------------------------------------------- recipes
 
 
-def starts(problem: str, seed: int, objectives: str, start: str, seconds: float) -> dict[str, Any]:
+def starts(problem: str, seed: int, objectives: str, start: str, minutes: float) -> dict[str, Any]:
     """The recipe after Adam steps by a method, or after none."""
     first: dict[str, Any] = {"objectives": objectives}
     if start != "none":
         first |= {"method": start, "steps": _STEPS, "schedule": "cosine"}
-    return _recipe(problem, seed, seconds, **first)
+    return _recipe(problem, seed, minutes, **first)
 
 
-def weights(problem: str, seed: int, weight: float, seconds: float) -> dict[str, Any]:
+def weights(problem: str, seed: int, weight: float, minutes: float) -> dict[str, Any]:
     """The recipe, or with a weight of the conditions that isn't 0 in the place of its balance."""
     by_hand = {"balance": 0.0, "loss_weights": {"boundary": weight}}
-    return _recipe(problem, seed, seconds, **by_hand if weight else {})
+    return _recipe(problem, seed, minutes, **by_hand if weight else {})
 
 
-def _recipe(problem: str, seed: int, seconds: float, **changes: Any) -> dict[str, Any]:
+def _recipe(problem: str, seed: int, minutes: float, **changes: Any) -> dict[str, Any]:
     changes = _shares(problem, changes.get("objectives", "grouped")) | changes
-    limit = seconds - (time.time() - _STARTED)
+    limit = 60 * minutes - (time.time() - _STARTED)
     settings: dict[str, Any] = {"preset": "best", "time_limit": limit, "progress": False}
     solution = modsync_jax.solve(problem, seed=seed, **settings | changes)
-    late = time.time() - _STARTED - solution.result["timing"]["seconds_at_rows"][-1]
-    times = [late + t for t in solution.result["timing"]["seconds_at_rows"]]
-    history = [
-        (round(t, 2), row["score"], row["test/relative_l2"])
-        for t, row in zip(times, solution.metrics, strict=True)
-    ]
-    return _found(history, solution.result["steps"])
+    return rows.of_solution(solution, _STARTED, _KEPT)
 
 
 def _first_phase(problem: str, seed: int, objectives: str, method: str) -> Solution:
@@ -373,49 +359,29 @@ def _drawn(losses: _losses.Losses, key: Array, times: int) -> Any:
     return losses.sample(key, times, jnp.float64)
 
 
-def _found(history: list[tuple[float, float, float]], steps: int) -> dict[str, Any]:
-    """Errors of a history of seconds, scores and errors, and 40 of its rows."""
-    _, scores, errors = np.array(history).T
-    scores = np.where(np.isfinite(scores), scores, np.inf)
-    kept = sorted({round(k) for k in np.linspace(0, len(history) - 1, 40)})
-    return {
-        "steps": steps,
-        "errors": {
-            "selected": errors[np.argmin(scores)],
-            "smallest": errors.min(),
-            "final": errors[-1],
-        },
-        "history": [_digits(history[k]) for k in kept],
-    }
-
-
-def _digits(values: Iterable[float]) -> list[float]:
-    return [float(f"{x:.4g}") for x in values]
-
-
 # --------------------------------------------------------------------------- parts
 
 
-def _of_cosines(seconds: float) -> Iterator[dict[str, Any]]:
+def _of_cosines(minutes: float) -> Iterator[dict[str, Any]]:
     for objectives, trainer in itertools.product(GROUPINGS, _TRAINERS):
         yield {"objectives": objectives, "trainer": trainer}
 
 
-def _of_race(seconds: float) -> Iterator[dict[str, Any]]:
+def _of_race(minutes: float) -> Iterator[dict[str, Any]]:
     for objectives, method in itertools.product(GROUPINGS, WEIGHTS):
         for start in ("none", method):
-            yield {"objectives": objectives, "method": method, "start": start, "seconds": seconds}
+            yield {"objectives": objectives, "method": method, "start": start, "minutes": minutes}
 
 
-def _of_starts(seconds: float) -> Iterator[dict[str, Any]]:
+def _of_starts(minutes: float) -> Iterator[dict[str, Any]]:
     for objectives, start in itertools.product(GROUPINGS, _STARTS):
         if (objectives, start) not in (("each", "none"), ("each", "sum")):  # as with two
-            yield {"objectives": objectives, "start": start, "seconds": seconds}
+            yield {"objectives": objectives, "start": start, "minutes": minutes}
 
 
-def _of_weights(seconds: float) -> Iterator[dict[str, Any]]:
+def _of_weights(minutes: float) -> Iterator[dict[str, Any]]:
     for weight in (0.0, 1.0, 10.0, 100.0):
-        yield {"weight": weight, "seconds": seconds}
+        yield {"weight": weight, "minutes": minutes}
 
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[float], Iterator[Any]]]] = {

@@ -3,12 +3,17 @@
 A benchmark that was stopped goes on where it was.
 """
 
+import argparse
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 Row = dict[str, Any]
 
@@ -16,6 +21,44 @@ Row = dict[str, Any]
 def load(path: Path) -> list[Row]:
     """Returns the rows of a file; none if there is no file."""
     return json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+
+
+def asked(
+    doc: str,
+    one: Callable[..., Row],
+    *,
+    minutes: float,
+    seeds: int,
+    **axes: Iterable[str],
+) -> Iterator[Row]:
+    """Reads the command line of a benchmark and returns the runs that it asks for.
+
+    With `--one=<a run as JSON>` it does that run, prints a line of JSON and ends the process.
+
+    Args:
+      doc: the benchmark's docstring, whose first line is its question.
+      one: from the settings of a run to what it found.
+      minutes: the default of `--minutes`.
+      seeds: the default of `--seeds` is 0, 1, ... below this.
+      **axes: the values of `problem`, the option `--problems`, and of other settings.
+
+    Returns:
+      The product of seeds and axes, as the settings of runs; the last axis varies fastest.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--seeds", default=",".join(map(str, range(seeds))))
+    for name, values in axes.items():
+        parser.add_argument(f"--{name}s", default=",".join(values))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = vars(parser.parse_args())
+    if options["one"]:
+        print(json.dumps(one(**json.loads(options["one"]))))
+        sys.exit()
+    chosen = [options[f"{name}s"].split(",") for name in ("seed", *axes)]
+    for seed, *values in itertools.product(*chosen):
+        settings = dict(zip(axes, values, strict=True))
+        yield {**settings, "seed": int(seed), "minutes": options["minutes"]}
 
 
 def fill(
@@ -38,3 +81,55 @@ def fill(
         lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
         path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
         print(show(row), flush=True)
+
+
+def of_solution(solution: Any, started: float, most: int) -> Row:
+    """Returns what a row holds of a run that `solve` has just ended.
+
+    Args:
+      solution: a `Solution` with `selection="loss"`.
+      started: the time from which its seconds count.
+      most: as in `history`.
+    """
+    result, evaluated = solution.result, solution.metrics
+    seconds = result["timing"]["seconds_at_rows"]
+    late = time.time() - started - seconds[-1]  # before the first step, and after the last
+    return {
+        **{name: result[name] for name in ("parameters", "loss_weights", "steps")},
+        **history(
+            [late + at for at in seconds],
+            [row["test/relative_l2"] for row in evaluated],
+            [row["score"] for row in evaluated],
+            most,
+        ),
+    }
+
+
+def history(
+    seconds: Sequence[float], errors: Sequence[float], scores: Sequence[float], most: int
+) -> Row:
+    """Returns the errors of a run by what selects them, and at most so many of its evaluations.
+
+    Args:
+      seconds: of each evaluation.
+      errors: on the test grid.
+      scores: the least of them selects, without a reference; not finite for never.
+      most: the number of evaluations to keep.
+    """
+    finite = np.where(np.isfinite(scores), scores, np.inf)  # a NaN would be the least
+    kept = sorted({round(k) for k in np.linspace(0, len(errors) - 1, most)})
+    return {
+        "errors": {
+            "selected": float(errors[int(np.argmin(finite))]),
+            "smallest": float(np.nanmin(errors)),
+            "final": float(errors[-1]),
+        },
+        "seconds": [round(seconds[k], 2) for k in kept],
+        "history": digits(errors[k] for k in kept),
+        "scores": digits(scores[k] for k in kept),
+    }
+
+
+def digits(values: Iterable[float]) -> list[float]:
+    """Returns numbers with the four digits that a file keeps."""
+    return [float(f"{value:.4g}") for value in values]

@@ -3,8 +3,7 @@
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
 benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
-method. `NAME of one,another` keeps the rows of these methods, or these peers
-in this order.
+method. `NAME of one,another` keeps the rows of these methods or peers.
 """
 
 import json
@@ -14,6 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from modsync_jax import reporting
+
+from .frontier import PEERS
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -223,7 +224,8 @@ def replicas(name: str, content: dict) -> list[list[str]]:
 
 def frontier(name: str, content: dict) -> list[list[str]]:
     """A row per problem: geometric means of the peers' errors, with their spread."""
-    peers = list(dict.fromkeys(row["peer"] for row in content["rows"]))
+    known = {row["peer"] for row in content["rows"]}
+    peers = [peer for peer in PEERS if peer in known]
     cases: dict[tuple, dict[str, list[dict]]] = {}
     for row in content["rows"]:
         found = cases.setdefault((row["problem"], row["minutes"]), {})
@@ -276,10 +278,8 @@ def table(name: str) -> str:
     file = called.removeprefix("across ")
     content = json.loads((RESULTS / f"{file}.json").read_text())
     if kept:
-        peers = file.startswith("frontier")
-        by, names = "peer" if peers else "method", kept.split(",")
-        found = [row for row in content["rows"] if row[by] in names]
-        content["rows"] = sorted(found, key=lambda row: names.index(row[by]) if peers else 0)
+        names = kept.split(",")
+        content["rows"] = [r for r in content["rows"] if r.get("peer", r.get("method")) in names]
     if file != called:
         rows = across(content)
     else:

@@ -540,4 +540,5 @@ def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
     ours = config["architecture"] is not None  # the user's own network has no settings
     used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
-    return bibtex(config["method"], known, used, optimizers)
+    weights = [name for name in ("balance", "causal") if config.get(name)]
+    return bibtex(config["method"], known, used, [*optimizers, *weights])

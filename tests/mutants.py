@@ -268,7 +268,7 @@ MUTANTS = [
         ("raised = jnp.where(jnp.isfinite(raised), raised, 0.0)", "pass"),
         ("jnp.where(mean > 0, mean, 1.0)", "mean"),
         ("jnp.where(jnp.isfinite(found), found, 0.0)", "found"),
-        ("sizes > sizes.mean()", "sizes >= 0"),
+        ("share * sizes.mean()", "sizes.mean()"),
         ("jnp.cumsum(losses) - losses", "jnp.cumsum(losses)"),
         ("jnp.where(last > first, last - first, 1.0)", "last - first"),
         ("sums / jnp.maximum(counts, 1.0)", "sums"),
@@ -282,7 +282,7 @@ MUTANTS = [
     *rows(
         "training/_balance.py",
         "tests/training/test_balance.py",
-        ("balance * float(jnp.exp(scale - log))", "balance * float(jnp.exp(log - scale))"),
+        ("float(jnp.exp(scale - log))", "float(jnp.exp(log - scale))"),
         ("min(n, _POINTS)", "_POINTS"),
         ("jnp.isfinite(scale - log)", "jnp.isfinite(scale)"),
         ("config.loss_weights.get(k, 1.0) * v", "v"),

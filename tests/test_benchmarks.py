@@ -1,5 +1,6 @@
 """The tables of the documentation are those of the result files."""
 
+import json
 from functools import partial
 
 import jax
@@ -106,6 +107,29 @@ def test_rows_are_filled_where_they_are_missing(tmp_path, monkeypatch):
     assert rows.load(path) == [
         run | {"square": run["x"] ** 2, "parts": [run["x"]]} for run in wanted
     ]
+
+
+def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, capsys):
+    def asked(*arguments):
+        monkeypatch.setattr("sys.argv", ["program", *arguments])
+        one = {"minutes": 2.0, "seeds": 2, "problem": ["heat", "wave"], "peer": ["a"]}
+        return list(rows.asked("Question?", lambda **run: {"found": run["seed"] + 1}, **one))
+
+    found = asked("--problems=wave,heat", "--minutes=0.5")
+    assert [(run["seed"], run["problem"]) for run in found] == [
+        (0, "wave"), (0, "heat"), (1, "wave"), (1, "heat"),
+    ]  # fmt: skip
+    assert all(run["minutes"] == 0.5 and run["peer"] == "a" for run in found)
+    with pytest.raises(SystemExit) as ended:
+        asked('--one={"seed": 4}')
+    assert not ended.value.code and json.loads(capsys.readouterr().out) == {"found": 5}
+
+
+def test_a_history_is_selected_by_finite_scores_and_thinned():
+    seconds, errors = [0.0, 1.004, 2.0, 3.0], [9.0, 4.0, 1.0, 2.00004]
+    found = rows.history(seconds, errors, [5.0, 2.0, float("nan"), 3.0], 3)
+    assert found["errors"] == {"selected": 4.0, "smallest": 1.0, "final": 2.00004}
+    assert found["seconds"] == [0.0, 2.0, 3.0] and found["history"] == [9.0, 1.0, 2.0]
 
 
 @pytest.mark.long

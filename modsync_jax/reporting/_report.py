@@ -287,7 +287,7 @@ def _facts(run: Run) -> list[list[str]]:
     weights = [f"{k} {number(weight)}" for k, weight in result.get("loss_weights", {}).items()]
     return [
         ["steps", steps],
-        *([["loss weights, where not 1", ", ".join(weights)]] if weights else []),
+        *([["loss weights", ", ".join(weights)]] if weights else []),
         ["selected step", f"{result['selected_step']:,}"],
         ["trainable parameters", f"{result['parameters']:,}"],
         ["seed", str(result["seed"])],

@@ -162,13 +162,17 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
 def _fit(config: TrainConfig) -> str:
     """Returns a key: settings with equal keys fit the same problems."""
     settings = [config.coefficients, config.loss_weights, config.points, config.periods]
-    return json.dumps([*settings, config.method, config.objectives, config.activation])
+    choices = [config.method, config.objectives, config.activation, config.causal]
+    return json.dumps(settings + choices)
 
 
 def _may_be_traced(
     problem_of: Callable[[TrainConfig], Problem], replica: Replica, name: str
 ) -> bool:
-    """Whether a number can be traced; a coefficient of the domain, or of weights, may not."""
+    """Whether a number may be traced; a coefficient that shapes the domain may not.
+
+    Nor may one under `balance`, which finds weights for the coefficients of each replica.
+    """
 
     def make(value: jax.Array) -> jax.Array:
         problem_of(replica.config.with_numbers({name: value}))

@@ -14,7 +14,6 @@ from jax import Array
 from modsync_jax.problems import Problem
 from modsync_jax.training import _losses, _step
 from modsync_jax.training._config import ConfigError, TrainConfig
-from modsync_jax.training._state import weights_of
 
 _NETWORKS = 8  # the ratio of traces differs between random networks by a factor of two or three
 _POINTS = 128  # of a term, at most
@@ -45,30 +44,29 @@ def factors(problem: Problem, network: nn.Module, config: TrainConfig) -> dict[s
     """
     if not config.balance:
         return {}
-    balance = config.balance
-    config = dataclasses.replace(config, method="sum", loss_weights={}, balance=0.0)
-    init = _step.build(problem, network, config).init
+    config = dataclasses.replace(config, method="sum", loss_weights={})
     losses = _losses.build(problem, network, config, lambda points: points)
-    counts = {**problem.points, **config.points}
-    counts = {name: min(n, _POINTS) for name, n in counts.items()}
+    points = {**problem.points, **config.points}
+    counts = {name: min(n, _POINTS) for name, n in points.items()}
+    dtype = jnp.dtype(config.dtype)
 
     def traces(key: Array) -> Array:
-        drawn = problem.sample(key, counts, config.sampler_name, jnp.dtype(config.dtype))
-        seed = jax.random.bits(key)
-        return losses.traces(weights_of(init(seed).params), drawn, False)
+        batch = problem.sample(key, counts, config.sampler_name, dtype)
+        run = jax.random.key(jax.random.bits(key))
+        return losses.traces(_step.random_params(problem, network, run, dtype), batch, False)
 
-    drawn = jax.jit(lambda keys: jnp.log(jax.lax.map(traces, keys)).mean(0))
-    logs = dict(
-        zip(losses.names, drawn(jax.random.split(jax.random.key(0), _NETWORKS)), strict=True)
-    )
+    means = jax.jit(lambda keys: jnp.log(jax.lax.map(traces, keys)).mean(0))
+    found = means(jax.random.split(jax.random.key(0), _NETWORKS))
+    logs = dict(zip(losses.names, found, strict=True))
     scale = logs.pop("residual")
     for name, log in logs.items():
         if not jnp.isfinite(scale - log):
             raise ConfigError(
-                f"balance={balance:g} needs gradients of the residual and of {name!r} at random "
-                "networks, but one of them is zero or not finite; set loss_weights by hand instead"
+                f"balance={config.balance:g} needs gradients of the residual and of {name!r} at "
+                "random networks, but one of them is zero or not finite; set loss_weights by hand "
+                "instead"
             )
-    return {name: balance * float(jnp.exp(scale - log)) for name, log in logs.items()}
+    return {name: config.balance * float(jnp.exp(scale - log)) for name, log in logs.items()}
 
 
 def weighed(config: TrainConfig, found: Mapping[str, float]) -> TrainConfig:

@@ -227,7 +227,6 @@ def finish(
     folder.write_arrays("solution.npz", arrays)
     folder.write_arrays("layers.npz", _measure.layers(solution))
     used = [phase.name for phase in config.phases]
-    used += [name for name in ("balance", "causal") if getattr(config, name)]
     kept = [phase.settings for phase in config.phases if isinstance(phase.settings, Kept)]
     used += [name for name in ("rad", "r3") for each in kept if getattr(each, name)]
     folder.write_text("references.bib", citations.of_run(identity, used))

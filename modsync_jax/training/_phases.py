@@ -36,15 +36,19 @@ class Kept:
       rad: the power of the residual in the density of redrawn points, see `_points.adapted`; 0 to
         draw as the problem does.
       dtype: floating type; empty for the run's.
-      r3: 1 to keep points where the residual is above its mean, see `_points.retained`; 0 to redraw
-        them all.
+      r3: at a draw points stay where the residual is above this many times its mean, see
+        `_points.retained`; 0 to redraw them all.
     """
 
     points: int
     redraw: int
     rad: float
     dtype: str = ""
-    r3: int = 0
+    r3: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.r3 and not self.redraw:
+            raise ValueError("r3 keeps points at a draw, but redraw=0 draws only once")
 
     @property
     def needs_jacobian(self) -> bool:
@@ -200,8 +204,6 @@ def _check(name: str, key: str, value: Any, kind: Any) -> None:
         if value not in choices[key]:
             raise unknown(f"{key} of {name}", value, choices[key])
         return
-    if key == "r3" and value not in (0, 1):
-        raise ValueError(f"r3 of {name} is {value!r}; it must be 0 or 1")
     low = 1 if key in ("points", "memory") else 0
     wanted = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value < float("inf"):

@@ -58,16 +58,17 @@ def adapted(key: Array, sizes: Array, candidates: Array, count: int, power: floa
     return candidates[jax.lax.top_k(scores, count)[1]]
 
 
-def retained(sizes: Array) -> Array:
-    """Which points stay at the next draw: those where the residual is above its mean (R3), `[N]`.
+def retained(sizes: Array, share: float) -> Array:
+    """Which points stay at the next draw: those where the residual is large (R3), `[N]`.
 
     Args:
       sizes: |r| at the points, `[N]`.
+      share: large is above this many times the mean; 1 in the paper.
 
     References:
       Daw, Bu, Wang, Perdikaris & Karpatne, ICML 2023: retain, resample, release.
     """
-    return sizes > sizes.mean()
+    return sizes > share * sizes.mean()
 
 
 def causal(times: Array, sizes: Array, strength: float) -> Array:

@@ -62,7 +62,7 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
         points, weights = draw(state), weights_of(state.params)
         if settings.r3:
             old = without_weights(state.points)["residual"]
-            stays = (state.step > start) & _points.retained(losses.sizes(weights, old))
+            stays = (state.step > start) & _points.retained(losses.sizes(weights, old), settings.r3)
             points |= {"residual": jnp.where(stays[:, None], old, points["residual"])}
         state = state._replace(points=losses.counted(weights, points))
         return state._replace(opt_state=solver.learn(state))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
 from modsync_jax import networks
 from modsync_jax.problems import Problem, without_weights
@@ -70,6 +71,16 @@ def network_of(problem: Problem, config: TrainConfig) -> networks.Network:
     )
 
 
+def random_params(
+    problem: Problem, network: nn.Module, key: Array, dtype: DTypeLike
+) -> dict[str, Any]:
+    """Returns the parameters of a random network, and the unknowns, of the run with a key."""
+    point = jnp.zeros(len(problem.coordinates), dtype)
+    variables = network.init(jax.random.fold_in(key, INIT), point)
+    unknowns = {name: jnp.asarray(v, dtype) for name, v in problem.unknowns.items()}
+    return {"network": variables, "unknowns": unknowns}
+
+
 def build(
     problem: Problem,
     network: nn.Module,
@@ -94,11 +105,8 @@ def build(
 
     def init(seed: int | Array, params: PyTree = None) -> TrainState:
         key = jax.random.key(seed)
-        point = jnp.zeros(len(problem.coordinates), dtype)
         if params is None:
-            variables = network.init(jax.random.fold_in(key, INIT), point)
-            unknowns = {name: jnp.asarray(v, dtype) for name, v in problem.unknowns.items()}
-            params = {"network": variables, "unknowns": unknowns}
+            params = random_params(problem, network, key, dtype)
         count = len(losses.names)
         if losses.masked:
             params = with_thresholds(params, 1 if config.shared_threshold else count)

@@ -125,14 +125,40 @@ def test_r3_keeps_the_points_whose_residual_is_above_the_mean(x64):
 
 
 @pytest.mark.slow
-def test_causal_runs_resume_with_the_same_bits(tmp_path, x64):
+def test_causal_runs_resume_with_the_same_bits_and_score_without_weights(tmp_path, x64):
     settings = {"causal": 100.0, "steps": 4, "then": "ssbroyden(redraw=2):4", **TINY, **QUIET}
-    settings |= {"points": COUNTS, "dtype": "float64"}
+    settings |= {"points": COUNTS, "dtype": "float64", "selection": "loss"}
     whole = modsync_jax.solve("burgers", "sum", **settings)
+    plain = modsync_jax.solve("burgers", "sum", **settings | {"causal": 0.0})
+    assert whole.metrics[0]["score"] == plain.metrics[0]["score"]
+    assert whole.metrics[-1]["score"] != plain.metrics[-1]["score"]
     for more in ({"time_limit": 1e-3}, {"resume": True}):
         again = modsync_jax.solve("burgers", "sum", output_dir=tmp_path, **settings, **more)
     jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
     assert "2203.07404" in (tmp_path / "references.bib").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", [True, False])
+def test_causal_weights_reach_the_losses_of_each_kind_of_phase(first, x64):
+    problem = problems.get("burgers")
+    phases = {"steps": 2} if first else {"steps": 0, "then": "ssbroyden(rad=0):2"}
+    config = TrainConfig("sum", causal=100.0, points=COUNTS, dtype="float64", **phases, **TINY)
+    network = _step.network_of(problem, config)
+    program = _step.build(problem, network, config)
+    start = program.init(0)
+    count = 1 if first else 0  # a step measures where it starts; no iteration, what was drawn
+    after = jax.jit(lambda state: program.advance(state, 0, count))(start)
+    points = program.residuals(after, 0)[0]["residual"]
+    if first:
+        points = program.residuals(start, 0)[0]["residual"]
+    losses = _losses.build(problem, network, config, lambda points: points)
+    residuals = problem.term("residual")(*losses.fields(_state.weights_of(start.params)), points)
+    sizes = np.abs(np.asarray(sum(residuals.values())))
+    weights = np.asarray(_points.causal(points[:, 0], jnp.asarray(sizes), 100.0))
+    expected = np.mean(weights * sizes**2)
+    assert after.losses[1] == pytest.approx(float(expected), rel=1e-9)
+    assert expected < 0.5 * np.mean(sizes**2)
 
 
 def test_causal_weights_need_a_time():
@@ -140,5 +166,12 @@ def test_causal_weights_need_a_time():
         ConfigError, match=r"causal=1 needs a coordinate named t; poisson2d has x, y"
     ):
         modsync_jax.solve("poisson2d", causal=1.0, steps=2, **TINY, **QUIET)
-    with pytest.raises(ConfigError, match=r"r3 of ssbroyden is 2; it must be 0 or 1"):
-        TrainConfig(then="ssbroyden(r3=2):4")
+
+
+def test_r3_needs_draws_and_a_share():
+    refused = {"r3=-1": "r3 of ssbroyden is -1.*0 or more", "r3=1,redraw=0": "draws only once"}
+    for then, message in refused.items():
+        with pytest.raises(ConfigError, match=message):
+            TrainConfig(then=f"ssbroyden({then}):4")
+    stays = _points.retained(jnp.array([0.0, 1.0, 2.0, 5.0]), 2.0)
+    np.testing.assert_array_equal(stays, [False, False, False, True])  # the mean is 2

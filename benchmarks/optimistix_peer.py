@@ -18,16 +18,15 @@ from jax.flatten_util import ravel_pytree
 from modsync_jax import problems
 from modsync_jax.training import TrainConfig, _balance, _losses, _measure, _step
 
+from . import rows
+
 _AT_ONCE = 50  # steps of the package between two looks at the clock; a step is one evaluation
 
 
-def train(problem: str, settings: dict[str, Any], started: float, seconds: float) -> dict[str, Any]:
-    """Trains until the seconds are over since `started`.
-
-    Returns:
-      The numbers of parameters and steps, the loss weights, and of each evaluation the time, the
-      error on the test grid and the score that selects.
-    """
+def train(
+    problem: str, settings: dict[str, Any], started: float, seconds: float, kept: int
+) -> dict[str, Any]:
+    """Trains until so many seconds after `started`, and returns what a row of results holds."""
     config = TrainConfig.from_settings(settings)
     found = problems.get(problem)
     network = _step.network_of(found, config)
@@ -65,25 +64,23 @@ def train(problem: str, settings: dict[str, Any], started: float, seconds: float
         x, arrays = jax.lax.fori_loop(0, _AT_ONCE, step, (x, arrays))
         return x, eqx.combine(arrays, static)
 
-    state, rows = None, []
+    state, evaluated = None, []
     for done in itertools.count(step=_AT_ONCE):
         run = run._replace(params=unravel(x), step=jnp.asarray(done, run.step.dtype))
         if done % config.eval_every == 0:
             run, row = program.evaluate(run, references)
             now = time.time() - started
-            rows.append((now, float(row["test/relative_l2"]), float(row["score"])))
+            evaluated.append((now, float(row["test/relative_l2"]), float(row["score"])))
             if now >= seconds:
                 break
         if done % every.redraw == 0:
             run = program.advance(run, 0, 0)  # draws points, and takes no step
             state = begin(x, run.points, state)
         x, state = jax.block_until_ready(advance(x, state, run.points))
-    times, errors, scores = map(list, zip(*rows, strict=True))
+    times, errors, scores = zip(*evaluated, strict=True)
     return {
         "parameters": x.size,
         "loss_weights": dict(config.loss_weights),
         "steps": done,
-        "seconds": times,
-        "errors": errors,
-        "scores": scores,
+        **rows.history(times, errors, scores, kept),
     }
