@@ -69,7 +69,7 @@ def one(run: Path) -> dict[str, Any]:
     """The error of a run's solution, and estimates of it, all over the norm of the solution."""
     solution = load(run)
     config = TrainConfig.from_stored(read_config(run))
-    problem = problems.get(solution.result["problem"])
+    problem = problems.get(solution.result["problem"], **config.coefficients)
     key = jax.random.key(12345)
     plain = config.with_numbers({"loss_weights": {}})
     weighed = config.with_numbers({"loss_weights": solution.result["loss_weights"]})

@@ -12,14 +12,16 @@ parameters; the smallest error beside it is what the exact solution would have s
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 - The recipe with one change: `weight10`, a weight of 10 for the conditions; `wide`, a network of
   width 30; `points`, twice as many points; `uniform`, points as the problem draws them; `r3`,
-  points that stay where the residual is large; `causal`, weights in time.
+  points that stay where the residual is large; `causal`, weights in
+  time; `attention`, uniform points whose weights follow the residual (vRBA).
+
+The lid of the cavities is at rest in its corners, `regularization=1`: nothing jumps there.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
 Finished runs are in benchmarks/results/frontier.json and are not run again; their networks are in
 folders under runs/frontier.
 """
 
-import itertools
 import shutil
 import time
 from functools import partial
@@ -27,8 +29,6 @@ from pathlib import Path
 from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
-
-from matplotlib.figure import Figure  # noqa: E402
 
 from modsync_jax import problems, reporting  # noqa: E402
 from modsync_jax.training import PRESETS  # noqa: E402
@@ -41,6 +41,7 @@ RUNS = Path("runs/frontier")
 _KEPT = 80  # rows of a run's history
 _MOST = 10_000_000  # steps, more than any run takes
 _REDRAWN = "points=2,redraw=100,rad=1"
+COEFFICIENTS = {name: {"regularization": 1.0} for name in ("cavity_stream", "cavity_velocity")}
 
 # What each peer changes in the recipe.
 PEERS: dict[str, dict[str, Any]] = {
@@ -52,6 +53,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "uniform": {"then": f"ssbroyden(rad=0):{_MOST}"},
     "r3": {"then": f"ssbroyden(rad=0,r3=1):{_MOST}"},
     "causal": {"causal": 1.0},
+    "attention": {"then": f"ssbroyden(rad=0):{_MOST}", "attention": 1.0},
     "lbfgs": {"then": f"lbfgs({_REDRAWN},memory=50,dtype=float64):{_MOST}"},
     "soap": {
         "then": "",
@@ -69,36 +71,8 @@ def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     found = rows.asked(__doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS)
     rows.fill("benchmarks.frontier", RESULTS, found, _line)
-    reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
-
-
-def draw(found: list[dict[str, Any]]) -> Figure:
-    """Draws the errors of all runs against time, a panel for each problem."""
-    shown = sorted({run["problem"] for run in found})
-    across = min(len(shown), 5)
-    down = -(-len(shown) // across)
-    figure = Figure(figsize=(2.6 * across + 0.6, 2.2 * down + 0.7))
-    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    lines = {}
-    peers = [peer for peer in PEERS if any(run["peer"] == peer for run in found)]
-    for axis, problem in itertools.zip_longest(axes.flat, shown):
-        if problem is None:
-            axis.set_axis_off()
-            continue
-        axis.set_title(problem)
-        axis.set_yscale("log")
-        for run in (run for run in found if run["problem"] == problem):
-            color = f"C{peers.index(run['peer'])}"
-            (line,) = axis.plot(run["seconds"], run["history"], color=color)
-            lines[run["peer"]] = line
-    for column in range(across):  # the lowest panel of each column has the numbers below it
-        axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
-    figure.legend(
-        [lines[peer] for peer in peers], peers, loc="outside upper right", ncols=len(peers)
-    )
-    figure.supxlabel("seconds from the start of the process, two CPU cores")
-    figure.supylabel("relative L2 error, test grid")
-    return figure
+    drawn = partial(rows.draw, rows.load(RESULTS), lambda run: run["peer"], PEERS)
+    reporting.save_figure(drawn, FIGURE, pdf=False)
 
 
 def _line(row: rows.Row) -> str:
@@ -113,6 +87,7 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
 
     jax.config.update("jax_enable_x64", True)
     settings = {"preset": "best", "seed": seed, **PEERS[peer]}
+    settings["coefficients"] = COEFFICIENTS.get(problem, {})
     if peer == "ssbroyden-optimistix":
         from . import optimistix_peer
 

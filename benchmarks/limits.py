@@ -73,6 +73,7 @@ def _one(problem: str, change: str, seed: int, minutes: float) -> dict[str, Any]
         preset="best",
         seed=seed + 1_000,  # other points than those it has seen
         init=_before(problem, seed),
+        coefficients=frontier.COEFFICIENTS.get(problem, {}),
         time_limit=60 * minutes - (time.time() - _STARTED),
         progress=False,
         **CHANGES[change],

@@ -31,12 +31,14 @@ _STARTED = time.time()  # before anything slow is imported
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from jax import Array  # noqa: E402
 from jax.flatten_util import ravel_pytree  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 import modsync_jax  # noqa: E402
-from modsync_jax import aggregators, optimizers, problems  # noqa: E402
+from modsync_jax import aggregators, optimizers, problems, reporting  # noqa: E402
 from modsync_jax.networks import Network  # noqa: E402
 from modsync_jax.optimizers import _soap  # noqa: E402
 from modsync_jax.problems import Problem  # noqa: E402
@@ -47,6 +49,7 @@ from modsync_jax.training import (  # noqa: E402
     _balance,
     _losses,
     _measure,
+    _phases,
     _step,
 )
 
@@ -54,6 +57,8 @@ from . import machine, rows  # noqa: E402
 
 PyTree = Any
 RESULTS = Path(__file__).parent / "results" / "metric.json"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+_AFTER = ", after Adam"
 PROBLEMS = ("burgers", "klein_gordon2d", "convection", "wave", "reaction", "helmholtz2d")
 GROUPINGS = ("grouped", "each")
 WEIGHTS: dict[str, Callable[[Array], Array]] = {
@@ -77,11 +82,50 @@ def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     found = rows.asked(__doc__, _one, minutes=1.0, seeds=3, part=PARTS, problem=PROBLEMS)
     wanted = (
-        {"part": run["part"], "problem": run["problem"], "seed": run["seed"], **settings}
+        {name: run[name] for name in ("part", "problem", "seed", "cores")} | settings
         for run in found
         for settings in PARTS[run["part"]][1](run["minutes"])
     )
     rows.fill("benchmarks.metric", RESULTS, wanted, _line)
+    found = rows.load(RESULTS)
+    reporting.save_figure(partial(draw_cosines, found), IMAGES / "metric_cosines", pdf=False)
+    raced = [row for row in found if row["part"] == "race" and row["objectives"] == "grouped"]
+    names = [f"{name}{after}" for after in ("", _AFTER) for name in WEIGHTS]
+    reporting.save_figure(
+        partial(rows.draw, raced, column, names), IMAGES / "metric_race", pdf=False
+    )
+
+
+def column(row: rows.Row) -> str:
+    """What a run is called beside the others of its part."""
+    if row["part"] == "race":
+        return row["method"] + (_AFTER if row["start"] != "none" else "")
+    if row["part"] == "starts":
+        return row["start"]
+    return f"{row['weight']:g}" if row["weight"] else "by traces"
+
+
+def draw_cosines(found: list[rows.Row]) -> Figure:
+    """Draws cosines of two objectives against steps, means over problems and seeds."""
+    figure = Figure(figsize=(9, 3.2))
+    panels = figure.subplots(1, len(_TRAINERS), sharey=True)
+    chosen = [row for row in found if row["part"] == "cosines" and row["objectives"] == "grouped"]
+    names = list(dict.fromkeys(name for row in chosen for name in row["marks"]["0"]))
+    for axis, trainer in zip(panels, _TRAINERS, strict=True):
+        runs = [row["marks"] for row in chosen if row["trainer"] == trainer]
+        for color, name in enumerate(names):
+            if not runs or name not in runs[0]["0"]:
+                continue
+            means = [np.mean([run[str(mark)][name] for run in runs]) for mark in _MARKS]
+            axis.plot(range(len(_MARKS)), means, "o-", color=f"C{color}", label=name)
+        axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        axis.set_title(f"trained by {_phases.TITLES[trainer]}")
+        axis.set_xticks(range(len(_MARKS)), [f"{mark:,}" for mark in _MARKS])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    figure.supxlabel("steps")
+    figure.supylabel("cosine of the two gradients")
+    return figure
 
 
 def _one(part: str, **run: Any) -> dict[str, Any]:

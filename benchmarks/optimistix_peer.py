@@ -28,7 +28,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains until so many seconds after `started`, and returns what a row of results holds."""
     config = TrainConfig.from_settings(settings)
-    found = problems.get(problem)
+    found = problems.get(problem, **config.coefficients)
     network = _step.network_of(found, config)
     config = _balance.weighed(config, _balance.factors(found, network, config))
     program = _step.compiled(_step.build(found, network, config))

@@ -1,19 +1,24 @@
 """Results of many runs: each in a process of its own, and a line of a JSON file.
 
-A benchmark that was stopped goes on where it was.
+A benchmark that was stopped goes on where it was. `--cores=1` gives each run one core, and as many
+runs as there are cores train at once.
 """
 
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -43,9 +48,11 @@ def asked(
       **axes: the values of `problem`, the option `--problems`, and of other settings.
 
     Returns:
-      The product of seeds and axes, as the settings of runs; the last axis varies fastest.
+      The product of seeds and axes, as the settings of runs, with minutes and cores; the last axis
+      varies fastest.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--seeds", default=",".join(map(str, range(seeds))))
     for name, values in axes.items():
@@ -53,12 +60,15 @@ def asked(
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     if options["one"]:
-        print(json.dumps(one(**json.loads(options["one"]))))
+        run = json.loads(options["one"])
+        run.pop("cores", None)  # `fill` has chosen them
+        print(json.dumps(one(**run)))
         sys.exit()
     chosen = [options[f"{name}s"].split(",") for name in ("seed", *axes)]
     for seed, *values in itertools.product(*chosen):
         settings = dict(zip(axes, values, strict=True))
-        yield {**settings, "seed": int(seed), "minutes": options["minutes"]}
+        others = {name: options[name] for name in ("minutes", "cores")}
+        yield {**settings, "seed": int(seed), **others}
 
 
 def fill(
@@ -69,18 +79,41 @@ def fill(
     Args:
       module: `python -m module --one=<a run as JSON>` ends with a line of JSON, what it found.
       path: the file.
-      wanted: the runs, as the settings by which a row is known.
+      wanted: the runs, as the settings by which a row is known; `cores` of the first, if it is
+        there, is the number of cores that each of them has for itself.
       show: what to print about a row.
+
+    Raises:
+      SystemExit: a run failed; no other is begun.
     """
-    for run in wanted:
-        if any(run.items() <= row.items() for row in load(path)):
-            continue
+    runs = list(wanted)
+    cores = sorted(os.sched_getaffinity(0))
+    each = min(runs[0].get("cores", len(cores)), len(cores)) if runs else len(cores)
+    shares = [cores[k : k + each] for k in range(0, len(cores) - each + 1, each)]
+    lock, failed = threading.Lock(), threading.Event()
+
+    def settle() -> None:
+        os.sched_setaffinity(0, shares.pop())  # of this thread, and of the processes it starts
+
+    def do(run: Mapping[str, Any]) -> None:
+        if failed.is_set() or any(run.items() <= row.items() for row in load(path)):
+            return
         command = [sys.executable, "-m", module, f"--one={json.dumps(run)}"]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if ended.returncode:
+            failed.set()
+            raise SystemExit(f"{json.dumps(run)} ended with exit status {ended.returncode}")
         row = {**run, **json.loads(ended.stdout.splitlines()[-1])}
-        lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
-        path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
-        print(show(row), flush=True)
+        with lock:
+            lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
+            path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+            print(show(row), flush=True)
+
+    pool = ThreadPoolExecutor(len(shares), initializer=settle)
+    try:
+        list(pool.map(do, runs))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def of_solution(solution: Any, started: float, most: int) -> Row:
@@ -128,6 +161,43 @@ def history(
         "history": digits(errors[k] for k in kept),
         "scores": digits(scores[k] for k in kept),
     }
+
+
+def draw(found: Sequence[Row], of: Callable[[Row], str], names: Iterable[str]) -> Figure:
+    """Draws the errors of runs against time, a panel for each problem.
+
+    Args:
+      found: the runs.
+      of: the name of a run's line.
+      names: all names, in the order of their colours.
+    """
+    shown = sorted({run["problem"] for run in found})
+    known = {of(run) for run in found}
+    colors = {name: f"C{k}" for k, name in enumerate(name for name in names if name in known)}
+    across = min(len(shown), 5 if len(shown) > 6 else 3)
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(2.6 * across + 0.6, 2.2 * down + 0.7))
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    lines = {}
+    for axis, problem in itertools.zip_longest(axes.flat, shown):
+        if problem is None:
+            axis.set_axis_off()
+            continue
+        axis.set_title(problem)
+        axis.set_yscale("log")
+        for run in (run for run in found if run["problem"] == problem):
+            (line,) = axis.plot(run["seconds"], run["history"], color=colors[of(run)])
+            lines[of(run)] = line
+    for column in range(across):  # the lowest panel of each column has the numbers below it
+        axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
+    handles = [lines[name] for name in colors]
+    figure.legend(handles, colors, loc="outside upper right", ncols=len(colors))
+    cores = sorted({run["cores"] for run in found})
+    figure.supxlabel(
+        f"seconds from the start of the process, CPU cores: {', '.join(map(str, cores))}"
+    )
+    figure.supylabel("relative L2 error, test grid")
+    return figure
 
 
 def digits(values: Iterable[float]) -> list[float]:

@@ -3,24 +3,35 @@
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
 benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
-method. `NAME of one,another` keeps the rows of these methods or peers.
+method. `NAME of one,another` keeps the rows of these methods, peers or parts.
 """
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from modsync_jax import reporting
+from modsync_jax.training import _phases
 
 from .frontier import PEERS
+from .metric import column
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = tuple(
     DOCS / f"{name}.md"
-    for name in ("accuracy", "benchmarks", "drop_in", "methods", "problems", "scaling")
+    for name in (
+        "accuracy",
+        "benchmarks",
+        "drop_in",
+        "methods",
+        "problems",
+        "scaling",
+        "studies/metric",
+    )
 )
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
@@ -240,12 +251,65 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def metric(name: str, content: dict) -> list[list[str]]:
+    """One part of the study of metrics."""
+    found = content["rows"]
+    if found[0]["part"] == "cosines":
+        return _cosines(found)
+    columns = list(dict.fromkeys(map(column, found)))
+    cases: dict[tuple[str, str], dict[str, list[dict]]] = {}
+    for row in found:
+        case = cases.setdefault((row["problem"], row.get("objectives", "grouped")), {})
+        case.setdefault(column(row), []).append(row)
+    for (problem, objectives), case in cases.items():
+        if found[0]["part"] == "starts" and objectives == "each":  # the sum has no objectives
+            together = cases[problem, "grouped"]
+            cases[problem, objectives] = {c: together.get(c, []) for c in columns} | case
+    rows = [["problem", "objectives", *columns]]
+    for (problem, objectives), case in sorted(cases.items()):
+        cells = [_geometric(case.get(column, []), "selected") for column in columns]
+        rows.append([f"`{problem}`", objectives, *cells])
+    ratios = [_ratios([*cases.values()], column, columns[0]) for column in columns]
+    return [*rows, [f"over `{columns[0]}`", "", *ratios]]
+
+
+def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> str:
+    """The geometric mean of the ratios to a reference, and the smallest and largest of them."""
+
+    def mean(runs: list[dict]) -> float:
+        return reporting.spread([run["errors"]["selected"] for run in runs]).mean
+
+    both = [case for case in cases if case.get(column) and case.get(reference)]
+    found = [mean(case[column]) / mean(case[reference]) for case in both]
+    if not found or column == reference:
+        return ""
+    return f"{reporting.spread(found).mean:.2g} ({min(found):.2g} to {max(found):.2g})"
+
+
+def _cosines(found: list[dict]) -> list[list[str]]:
+    """A row per optimiser and metric: the mean cosine of two objectives, and of the worst pair."""
+    rows = [["trained by", "metric", *(f"{int(mark):,} steps" for mark in found[0]["marks"])]]
+    for trainer in dict.fromkeys(row["trainer"] for row in found):
+        runs = [row for row in found if row["trainer"] == trainer]
+        for name in runs[0]["marks"]["0"]:
+            line = [_phases.TITLES[trainer], name]
+            for mark in runs[0]["marks"]:
+                of = {
+                    kind: [min(r["marks"][mark][name]) for r in runs if r["objectives"] == kind]
+                    for kind in ("grouped", "each")
+                }
+                line.append(" / ".join(f"{statistics.fmean(v):+.2f}" for v in of.values()))
+            rows.append(line)
+    return rows
+
+
 def _geometric(runs: list[dict], kind: str) -> str:
     return str(reporting.spread([run["errors"][kind] for run in runs])) if runs else ""
 
 
 KINDS = {
     "frontier": frontier,
+    "metric": metric,
     "step_time": step_time,
     "memory": memory,
     "accuracy": accuracy,
@@ -279,7 +343,11 @@ def table(name: str) -> str:
     content = json.loads((RESULTS / f"{file}.json").read_text())
     if kept:
         names = kept.split(",")
-        content["rows"] = [r for r in content["rows"] if r.get("peer", r.get("method")) in names]
+        kinds = ("part", "peer", "method")
+        of = [next(row[kind] for kind in kinds if kind in row) for row in content["rows"]]
+        content["rows"] = [
+            row for row, kind in zip(content["rows"], of, strict=True) if kind in names
+        ]
     if file != called:
         rows = across(content)
     else:

@@ -266,6 +266,14 @@ _ENTRIES = (
         "2022",
         "2203.07404",
     ),
+    _arxiv(
+        "vrba",
+        "Toscano, Juan Diego and Chen, Daniel T. and Oommen, Vivek and Karniadakis, George Em",
+        "A Variational Framework for Residual-Based Adaptivity in Neural {PDE} Solvers and Operator"
+        " Learning",
+        "2025",
+        "2509.14198",
+    ),
     _article(
         "lra",
         "Wang, Sifan and Teng, Yujun and Perdikaris, Paris",
@@ -467,6 +475,7 @@ _OPTIMIZER: Mapping[str, str] = {
     "r3": "r3",
     "balance": "ntk",
     "causal": "causal",
+    "attention": "vrba",
 }
 
 
@@ -510,8 +519,8 @@ def bibtex(
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
       optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
         `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"rad"` and `"r3"` for
-        points drawn where residuals are large, `"causal"` for weights in time, and `"balance"` for
-        loss weights by traces of tangent kernels.
+        points drawn where residuals are large, `"causal"` and `"attention"` for weights of points,
+        and `"balance"` for loss weights by traces of tangent kernels.
 
     Raises:
       ValueError: on a name that is not known, with the nearest one.
@@ -540,5 +549,5 @@ def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
     ours = config["architecture"] is not None  # the user's own network has no settings
     used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
-    weights = [name for name in ("balance", "causal") if config.get(name)]
+    weights = [name for name in ("balance", "causal", "attention") if config.get(name)]
     return bibtex(config["method"], known, used, [*optimizers, *weights])

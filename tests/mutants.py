@@ -271,6 +271,10 @@ MUTANTS = [
         ("share * sizes.mean()", "sizes.mean()"),
         ("jnp.cumsum(losses) - losses", "jnp.cumsum(losses)"),
         ("jnp.where(last > first, last - first, 1.0)", "last - first"),
+        ("weights / weights.mean()", "weights"),
+        ("jnp.where(largest > 0, largest, 1.0)", "largest"),
+        ("jnp.exp(2 * jnp.log(draws + 2.0)", "jnp.exp(jnp.log(draws + 2.0)"),
+        ("(share - 1.0)", "share"),
         ("sums / jnp.maximum(counts, 1.0)", "sums"),
     ),
     *rows(
@@ -278,6 +282,7 @@ MUTANTS = [
         "tests/training/test_points.py",
         ("(state.step > start) & _points", "_points"),
         ("jnp.where(stays[:, None], old,", "jnp.where(~stays[:, None], old,"),
+        ("return (state.step - start) //", "return state.step //"),
     ),
     *rows(
         "training/_balance.py",

@@ -1,6 +1,7 @@
 """The tables of the documentation are those of the result files."""
 
 import json
+import os
 from functools import partial
 
 import jax
@@ -90,6 +91,65 @@ def test_a_drop_in_step_stands_beside_the_own_step_of_its_case(tmp_path, monkeyp
     ]  # fmt: skip
 
 
+def _metric_row(part, problem, selected, objectives="grouped", **settings):
+    row = {"part": part, "problem": problem, "objectives": objectives, **settings}
+    return row | {"errors": {"selected": selected}}
+
+
+def test_a_table_of_the_study_of_metrics_has_ratios_to_its_first_column(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    found = [
+        _metric_row("starts", "heat", 1e-3, start="none"),
+        _metric_row("starts", "heat", 4e-3, start="none"),  # another seed
+        _metric_row("starts", "heat", 4e-3, start="dcgd"),
+        _metric_row("starts", "heat", 1e-3, "each", start="dcgd"),
+        _metric_row("starts", "wave", 1e-2, start="none"),
+        _metric_row("race", "wave", 1.0, method="sum", start="none"),
+    ]
+    (tmp_path / "metric.json").write_text(json.dumps({"rows": found}))
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in tables.table("metric of starts").splitlines()
+    ]
+    assert lines[0] == ["problem", "objectives", "none", "dcgd"]
+    heat = "2.00e-3\xa0×÷\xa02.67"
+    assert lines[2:] == [
+        ["`heat`", "each", heat, "1.00e-3"],  # the sum is the same for all objectives
+        ["`heat`", "grouped", heat, "4.00e-3"],
+        ["`wave`", "grouped", "1.00e-2", ""],
+        ["over `none`", "", "", "1 (0.5 to 2)"],
+    ]
+
+
+def test_a_table_of_cosines_is_of_two_objectives_and_of_the_worst_pair(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    cosines = {"grouped": [[-0.5], [0.1]], "each": [[0.4, -0.9, 0.0]]}
+    found = [
+        {
+            "part": "cosines", "trainer": "soap", "objectives": kind,
+            "marks": {"0": {"euclidean": values}, "1000": {"euclidean": values}},
+        }
+        for kind, runs in cosines.items() for values in runs
+    ]  # fmt: skip
+    (tmp_path / "metric.json").write_text(json.dumps({"rows": found}))
+    head, _, line = tables.table("metric of cosines").splitlines()
+    assert head == "| trained by | metric | 0 steps | 1,000 steps |"
+    assert line == "| SOAP | euclidean | -0.20 / -0.90 | -0.20 / -0.90 |"
+
+
+def test_a_figure_of_errors_has_a_panel_for_each_problem_and_a_colour_for_each_name():
+    found = [
+        {"problem": problem, "peer": peer, "cores": 1, "seconds": [1, 2], "history": [1.0, 0.1]}
+        for problem in ("heat", "wave") for peer in ("a", "b")
+    ]  # fmt: skip
+    figure = rows.draw(found, lambda run: run["peer"], ["other", "b", "a"])
+    assert [axis.get_title() for axis in figure.axes] == ["heat", "wave"]
+    for axis in figure.axes:
+        assert [line.get_color() for line in axis.lines] == ["C1", "C0"]  # a, b
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["b", "a"]
+
+
 def test_rows_are_filled_where_they_are_missing(tmp_path, monkeypatch):
     """Each run is a process, and a file that was cut off after a row goes on."""
     (tmp_path / "squares.py").write_text(
@@ -109,6 +169,37 @@ def test_rows_are_filled_where_they_are_missing(tmp_path, monkeypatch):
     ]
 
 
+def test_runs_on_one_core_each_go_on_at_once(tmp_path, monkeypatch):
+    """Each of as many processes as there are cores waits until all of them have begun."""
+    (tmp_path / "meets.py").write_text(
+        "import json, os, pathlib, sys, time\n"
+        "run = json.loads(sys.argv[1].removeprefix('--one='))\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "(here / f'{run[\"x\"]}.began').touch()\n"
+        "while len(list(here.glob('*.began'))) < run['at_once']: time.sleep(0.01)\n"
+        "print(json.dumps({'on': sorted(os.sched_getaffinity(0))}))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cores = sorted(os.sched_getaffinity(0))
+    wanted = [{"x": x, "at_once": len(cores), "cores": 1} for x in range(len(cores) + 1)]
+    rows.fill("meets", tmp_path / "rows.json", wanted, lambda row: "")
+    found = rows.load(tmp_path / "rows.json")
+    assert sorted(row["x"] for row in found) == list(range(len(cores) + 1))
+    assert all(len(row["on"]) == 1 for row in found)
+    assert {row["on"][0] for row in found} == set(cores)
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
+def test_runs_after_one_that_failed_are_not_begun(tmp_path, monkeypatch):
+    (tmp_path / "fails.py").write_text("print('begun', file=open('begun', 'a')); exit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r'"x": 1. ended with exit status 3'):
+        rows.fill("fails", tmp_path / "rows.json", [{"x": 1}, {"x": 2}], lambda row: "")
+    assert not rows.load(tmp_path / "rows.json")
+    assert (tmp_path / "begun").read_text() == "begun\n"
+
+
 def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, capsys):
     def asked(*arguments):
         monkeypatch.setattr("sys.argv", ["program", *arguments])
@@ -120,6 +211,8 @@ def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, caps
         (0, "wave"), (0, "heat"), (1, "wave"), (1, "heat"),
     ]  # fmt: skip
     assert all(run["minutes"] == 0.5 and run["peer"] == "a" for run in found)
+    assert {run["cores"] for run in found} == {len(os.sched_getaffinity(0))}
+    assert {run["cores"] for run in asked("--cores=1")} == {1}
     with pytest.raises(SystemExit) as ended:
         asked('--one={"seed": 4}')
     assert not ended.value.code and json.loads(capsys.readouterr().out) == {"found": 5}

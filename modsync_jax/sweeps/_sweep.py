@@ -162,8 +162,8 @@ def _problem_of(problem: Problem | str, config: TrainConfig) -> Problem:
 def _fit(config: TrainConfig) -> str:
     """Returns a key: settings with equal keys fit the same problems."""
     settings = [config.coefficients, config.loss_weights, config.points, config.periods]
-    choices = [config.method, config.objectives, config.activation, config.causal]
-    return json.dumps(settings + choices)
+    choices = [config.method, config.objectives, config.activation]
+    return json.dumps([*settings, *choices, config.causal, config.attention])
 
 
 def _may_be_traced(

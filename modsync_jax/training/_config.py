@@ -155,6 +155,9 @@ class TrainConfig:
     causal: float = _field(
         0.0, "strength of weights under which earlier times are solved first (0: none)"
     )
+    attention: float = _field(
+        0.0, "points count more where the residual is large: vRBA's c, flatter when larger (0: no)"
+    )
 
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
     learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
@@ -228,7 +231,7 @@ class TrainConfig:
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
-            " fourier_features adaptive block_points time_limit balance causal",
+            " fourier_features adaptive block_points time_limit balance causal attention",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:

@@ -69,7 +69,7 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
 
     def batch(state: TrainState) -> Any:
         points = losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
-        return losses.counted(export(state.params), points)
+        return losses.counted(export(state.params), points, state.step - start)
 
     def step(state: TrainState) -> TrainState:
         points, params = batch(state), moved(state.params)

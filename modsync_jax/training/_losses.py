@@ -43,8 +43,8 @@ class Losses(NamedTuple):
       sample: `(key, times, dtype) -> batch`, with `times` as many points as a step has.
       sizes: `(plain parameters, points) -> [N]`, the norms of all residuals at points of the
         equation.
-      counted: `(plain parameters, batch) -> batch` in which points of the equation count as the
-        settings say.
+      counted: `(plain parameters, batch, draws before it) -> batch` in which points of the equation
+        count as the settings say.
     """
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class Losses(NamedTuple):
     jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
     sample: Sample
     sizes: Callable[[PyTree, Array], Array]
-    counted: Callable[[PyTree, Any], Any]
+    counted: Callable[[PyTree, Any, Array], Any]
 
 
 def build(
@@ -140,12 +140,17 @@ def build(
         residuals = partial(problem.term("residual"), *fields(params))
         return _points.sizes(residuals, points, block_points)
 
-    def counted(params: PyTree, batch: Any) -> Any:
-        if not config.causal:
+    def counted(params: PyTree, batch: Any, draws: Array) -> Any:
+        if not (config.causal or config.attention):
             return batch
         points = batch["residual"]
-        times = points[:, problem.coordinates.index("t")]
-        weights = _points.causal(times, sizes(params, points), config.causal)
+        found = sizes(params, points)
+        weights = jnp.ones_like(found)
+        if config.causal:
+            times = points[:, problem.coordinates.index("t")]
+            weights *= _points.causal(times, found, config.causal)
+        if config.attention:
+            weights *= _points.attention(found, draws, config.attention)
         return batch | {"residual": Weighted(points, weights)}
 
     return Losses(

@@ -93,3 +93,26 @@ def causal(times: Array, sizes: Array, strength: float) -> Array:
     counts = jax.ops.segment_sum(jnp.ones_like(sizes), slices, SLICES)
     losses = sums / jnp.maximum(counts, 1.0)
     return jnp.exp(-strength * (jnp.cumsum(losses) - losses))[slices]
+
+
+def attention(sizes: Array, draws: Array, flatness: float) -> Array:
+    """Weights of points that follow the residual (vRBA with the exponential potential), `[N]`.
+
+    A point counts λ², as in the loss `mean (λ r)²`, with λ proportional to `exp(|r| / ε)` and
+    `ε = c max |r| / log(n + 2)`: weights become sharper from draw to draw. Their mean is 1, so that
+    they change the shape of the loss and not its scale. The paper averages λ over steps on points
+    that stay for the whole run; these are drawn anew and have no past.
+
+    Args:
+      sizes: |r| at the points, `[N]`.
+      draws: the number n of draws of points before this one, `[]`.
+      flatness: c, above 0.
+
+    References:
+      Toscano, Chen, Oommen & Karniadakis, "A Variational Framework for Residual-Based Adaptivity in
+      Neural PDE Solvers and Operator Learning", arXiv:2509.14198.
+    """
+    largest = sizes.max()
+    share = sizes / jnp.where(largest > 0, largest, 1.0)  # at most 1, so that nothing overflows
+    weights = jnp.exp(2 * jnp.log(draws + 2.0) / flatness * (share - 1.0))
+    return weights / weights.mean()

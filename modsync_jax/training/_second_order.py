@@ -57,6 +57,10 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
         sizes = losses.sizes(weights_of(state.params), pool)
         return points | {"residual": _points.adapted(key, sizes, pool, count, settings.rad)}
 
+    def draws(state: TrainState) -> Array:
+        """The draws of the phase before this one."""
+        return (state.step - start) // max(settings.redraw, 1)
+
     def redrawn(state: TrainState) -> TrainState:
         """New points; the optimiser keeps its curvature and learns the loss on them."""
         points, weights = draw(state), weights_of(state.params)
@@ -64,7 +68,7 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
             old = without_weights(state.points)["residual"]
             stays = (state.step > start) & _points.retained(losses.sizes(weights, old), settings.r3)
             points |= {"residual": jnp.where(stays[:, None], old, points["residual"])}
-        state = state._replace(points=losses.counted(weights, points))
+        state = state._replace(points=losses.counted(weights, points, draws(state)))
         return state._replace(opt_state=solver.learn(state))
 
     def begin(state: TrainState) -> TrainState:
@@ -77,7 +81,9 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
             params = ModSyncParams(export(params), zeros)
         state = state._replace(params=params, opt_state=solver.init(weights_of(params)))
         # The first chunk draws the points, so that drawing is compiled once; until then, zeros.
-        shapes = jax.eval_shape(lambda s: losses.counted(weights_of(s.params), draw(s)), state)
+        shapes = jax.eval_shape(
+            lambda s: losses.counted(weights_of(s.params), draw(s), draws(s)), state
+        )
         return state._replace(points=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
     def prepare(state: TrainState) -> TrainState:

@@ -77,6 +77,22 @@ def test_causal_weights_are_those_of_a_loop_over_slices():
     assert np.all(_points.causal(jnp.ones(5), jnp.ones(5), 1.0) == 1.0)  # one moment
 
 
+@pytest.mark.parametrize("draws", [0, 7, 100_000])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_attention_is_the_square_of_the_exponential_tilt(draws, scale, x64):
+    """Against the paper's formula in NumPy, where that does not overflow: q = exp(r / ε)."""
+    sizes = np.random.default_rng(0).uniform(0.0, 1.0, 200)
+    epsilon = 0.8 * sizes.max() / np.log(draws + 2.0)
+    tilt = np.exp(sizes / epsilon)
+    expected = (tilt / tilt.max()) ** 2
+    got = np.asarray(_points.attention(jnp.asarray(scale * sizes), jnp.asarray(draws), 0.8))
+    np.testing.assert_allclose(got, expected / expected.mean(), rtol=1e-10)
+    assert got.mean() == pytest.approx(1.0, rel=1e-12)
+    assert np.all(np.diff(got[np.argsort(sizes)]) > 0)
+    exact = _points.attention(jnp.zeros(4), jnp.asarray(draws), 0.8)
+    np.testing.assert_allclose(exact, 1.0, rtol=1e-14)  # a quotient of equal numbers
+
+
 @pytest.mark.long
 def test_weights_of_points_multiply_their_squares_in_every_form_of_a_loss(x64):
     problem = problems.get("burgers")
@@ -124,41 +140,52 @@ def test_r3_keeps_the_points_whose_residual_is_above_the_mean(x64):
         assert 0 < stayed.sum() < 64
 
 
+KINDS_OF_WEIGHTS = {"causal": 100.0, "attention": 1.0}
+
+
 @pytest.mark.slow
-def test_causal_runs_resume_with_the_same_bits_and_score_without_weights(tmp_path, x64):
-    settings = {"causal": 100.0, "steps": 4, "then": "ssbroyden(redraw=2):4", **TINY, **QUIET}
+@pytest.mark.parametrize("kind", KINDS_OF_WEIGHTS)
+def test_weighted_runs_resume_with_the_same_bits_and_score_without_weights(kind, tmp_path, x64):
+    settings = {"steps": 4, "then": "ssbroyden(redraw=2):4", **TINY, **QUIET}
     settings |= {"points": COUNTS, "dtype": "float64", "selection": "loss"}
+    plain = modsync_jax.solve("burgers", "sum", **settings)
+    settings[kind] = KINDS_OF_WEIGHTS[kind]
     whole = modsync_jax.solve("burgers", "sum", **settings)
-    plain = modsync_jax.solve("burgers", "sum", **settings | {"causal": 0.0})
     assert whole.metrics[0]["score"] == plain.metrics[0]["score"]
     assert whole.metrics[-1]["score"] != plain.metrics[-1]["score"]
     for more in ({"time_limit": 1e-3}, {"resume": True}):
         again = modsync_jax.solve("burgers", "sum", output_dir=tmp_path, **settings, **more)
     jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
-    assert "2203.07404" in (tmp_path / "references.bib").read_text()
+    source = {"causal": "2203.07404", "attention": "2509.14198"}[kind]
+    assert source in (tmp_path / "references.bib").read_text()
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS_OF_WEIGHTS)
 @pytest.mark.parametrize("first", [True, False])
-def test_causal_weights_reach_the_losses_of_each_kind_of_phase(first, x64):
+def test_weights_reach_the_losses_of_each_kind_of_phase(first, kind, x64):
+    """In a second phase after two draws of its own, whose number counts for `attention`."""
     problem = problems.get("burgers")
-    phases = {"steps": 2} if first else {"steps": 0, "then": "ssbroyden(rad=0):2"}
-    config = TrainConfig("sum", causal=100.0, points=COUNTS, dtype="float64", **phases, **TINY)
+    phases = {"steps": 3, "then": "adam:4" if first else "ssbroyden(rad=0,redraw=1):4"}
+    settings = {kind: KINDS_OF_WEIGHTS[kind]}
+    config = TrainConfig("sum", points=COUNTS, dtype="float64", **settings, **phases, **TINY)
     network = _step.network_of(problem, config)
     program = _step.build(problem, network, config)
-    start = program.init(0)
+    start = program.begin(program.init(0), 1)._replace(step=jnp.asarray(5, jnp.int32))
     count = 1 if first else 0  # a step measures where it starts; no iteration, what was drawn
-    after = jax.jit(lambda state: program.advance(state, 0, count))(start)
-    points = program.residuals(after, 0)[0]["residual"]
-    if first:
-        points = program.residuals(start, 0)[0]["residual"]
+    after = jax.jit(lambda state: program.advance(state, 1, count))(start)
+    points = program.residuals(start if first else after, 1)[0]["residual"]
     losses = _losses.build(problem, network, config, lambda points: points)
     residuals = problem.term("residual")(*losses.fields(_state.weights_of(start.params)), points)
     sizes = np.abs(np.asarray(sum(residuals.values())))
-    weights = np.asarray(_points.causal(points[:, 0], jnp.asarray(sizes), 100.0))
+    if kind == "causal":
+        weights = np.asarray(_points.causal(points[:, 0], jnp.asarray(sizes), 100.0))
+    else:
+        weights = 4.0 ** (2 * sizes / sizes.max())  # log(2 + 2) for the draws
+        weights /= weights.mean()
     expected = np.mean(weights * sizes**2)
     assert after.losses[1] == pytest.approx(float(expected), rel=1e-9)
-    assert expected < 0.5 * np.mean(sizes**2)
+    assert abs(expected / np.mean(sizes**2) - 1) > 0.1
 
 
 def test_causal_weights_need_a_time():
