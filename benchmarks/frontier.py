@@ -30,6 +30,8 @@ from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
 
+from matplotlib.figure import Figure  # noqa: E402
+
 from modsync_jax import problems, reporting  # noqa: E402
 from modsync_jax.training import PRESETS  # noqa: E402
 
@@ -71,8 +73,18 @@ def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     found = rows.asked(__doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS)
     rows.fill("benchmarks.frontier", RESULTS, found, _line)
-    drawn = partial(rows.draw, rows.load(RESULTS), lambda run: run["peer"], PEERS)
-    reporting.save_figure(drawn, FIGURE, pdf=False)
+    reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
+
+
+def draw(found: list[rows.Row]) -> Figure:
+    """Draws the errors of all runs against time; the peers differ in style, and so do the cores."""
+
+    def called(run: rows.Row) -> str:
+        return f"{run['peer']}, {run['cores']} core" + "s" * (run["cores"] > 1)
+
+    peers = list(PEERS)
+    ordered = sorted(found, key=lambda run: (run["cores"], peers.index(run["peer"])))
+    return rows.draw(found, called, dict.fromkeys(map(called, ordered)))
 
 
 def _line(row: rows.Row) -> str:

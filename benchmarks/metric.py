@@ -87,9 +87,9 @@ def main() -> None:
         for settings in PARTS[run["part"]][1](run["minutes"])
     )
     rows.fill("benchmarks.metric", RESULTS, wanted, _line)
-    found = rows.load(RESULTS)
-    reporting.save_figure(partial(draw_cosines, found), IMAGES / "metric_cosines", pdf=False)
-    raced = [row for row in found if row["part"] == "race" and row["objectives"] == "grouped"]
+    done = rows.load(RESULTS)
+    reporting.save_figure(partial(draw_cosines, done), IMAGES / "metric_cosines", pdf=False)
+    raced = [row for row in done if row["part"] == "race" and row["objectives"] == "grouped"]
     names = [f"{name}{after}" for after in ("", _AFTER) for name in WEIGHTS]
     reporting.save_figure(
         partial(rows.draw, raced, column, names), IMAGES / "metric_race", pdf=False
@@ -105,9 +105,15 @@ def column(row: rows.Row) -> str:
     return f"{row['weight']:g}" if row["weight"] else "by traces"
 
 
+def title(name: str) -> str:
+    """How readers know the metric of a cosine."""
+    fixed = {"euclidean": "Euclidean", "optimiser": "its preconditioner"}
+    return fixed.get(name) or f"P, λ = {name.removeprefix('P ')}"
+
+
 def draw_cosines(found: list[rows.Row]) -> Figure:
     """Draws cosines of two objectives against steps, means over problems and seeds."""
-    figure = Figure(figsize=(9, 3.2))
+    figure = Figure(figsize=(11, 3.2))
     panels = figure.subplots(1, len(_TRAINERS), sharey=True)
     chosen = [row for row in found if row["part"] == "cosines" and row["objectives"] == "grouped"]
     names = list(dict.fromkeys(name for row in chosen for name in row["marks"]["0"]))
@@ -117,7 +123,7 @@ def draw_cosines(found: list[rows.Row]) -> Figure:
             if not runs or name not in runs[0]["0"]:
                 continue
             means = [np.mean([run[str(mark)][name] for run in runs]) for mark in _MARKS]
-            axis.plot(range(len(_MARKS)), means, "o-", color=f"C{color}", label=name)
+            axis.plot(range(len(_MARKS)), means, "o-", color=f"C{color}", label=title(name))
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         axis.set_title(f"trained by {_phases.TITLES[trainer]}")
         axis.set_xticks(range(len(_MARKS)), [f"{mark:,}" for mark in _MARKS])

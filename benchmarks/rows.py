@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -169,14 +170,15 @@ def draw(found: Sequence[Row], of: Callable[[Row], str], names: Iterable[str]) -
     Args:
       found: the runs.
       of: the name of a run's line.
-      names: all names, in the order of their colours.
+      names: all names, in the order of their styles.
     """
     shown = sorted({run["problem"] for run in found})
     known = {of(run) for run in found}
-    colors = {name: f"C{k}" for k, name in enumerate(name for name in names if name in known)}
+    styles = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
+    style = dict(zip((name for name in names if name in known), styles, strict=False))
     across = min(len(shown), 5 if len(shown) > 6 else 3)
     down = -(-len(shown) // across)
-    figure = Figure(figsize=(2.6 * across + 0.6, 2.2 * down + 0.7))
+    figure = Figure(figsize=(2.6 * across + 2.2, 2.2 * down + 0.4))
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     lines = {}
     for axis, problem in itertools.zip_longest(axes.flat, shown):
@@ -186,16 +188,12 @@ def draw(found: Sequence[Row], of: Callable[[Row], str], names: Iterable[str]) -
         axis.set_title(problem)
         axis.set_yscale("log")
         for run in (run for run in found if run["problem"] == problem):
-            (line,) = axis.plot(run["seconds"], run["history"], color=colors[of(run)])
+            (line,) = axis.plot(run["seconds"], run["history"], **style[of(run)])
             lines[of(run)] = line
     for column in range(across):  # the lowest panel of each column has the numbers below it
         axes[(len(shown) - 1 - column) // across, column].tick_params(labelbottom=True)
-    handles = [lines[name] for name in colors]
-    figure.legend(handles, colors, loc="outside upper right", ncols=len(colors))
-    cores = sorted({run["cores"] for run in found})
-    figure.supxlabel(
-        f"seconds from the start of the process, CPU cores: {', '.join(map(str, cores))}"
-    )
+    figure.legend([lines[name] for name in style], style, loc="outside right upper")
+    figure.supxlabel("seconds from the start of the process")
     figure.supylabel("relative L2 error, test grid")
     return figure
 

@@ -17,7 +17,7 @@ from modsync_jax import reporting
 from modsync_jax.training import _phases
 
 from .frontier import PEERS
-from .metric import column
+from .metric import column, title
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -239,12 +239,12 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     peers = [peer for peer in PEERS if peer in known]
     cases: dict[tuple, dict[str, list[dict]]] = {}
     for row in content["rows"]:
-        found = cases.setdefault((row["problem"], row["minutes"]), {})
+        found = cases.setdefault((row["problem"], row["minutes"], row["cores"]), {})
         found.setdefault(row["peer"], []).append(row)
-    rows = [["problem", "minutes", "weights", "seeds", *peers, f"{peers[0]}, smallest"]]
-    for (problem, minutes), by_peer in sorted(cases.items()):
+    rows = [["problem", "minutes", "cores", "weights", "seeds", *peers, f"{peers[0]}, smallest"]]
+    for (problem, minutes, cores), by_peer in sorted(cases.items()):
         weights = sorted({run["parameters"] for found in by_peer.values() for run in found})
-        line = [f"`{problem}`", f"{minutes:g}", "–".join(f"{n:,}" for n in weights)]
+        line = [f"`{problem}`", f"{minutes:g}", str(cores), "–".join(f"{n:,}" for n in weights)]
         line.append("–".join(sorted({str(len(found)) for found in by_peer.values()})))
         line += [_geometric(by_peer.get(peer, []), "selected") for peer in peers]
         rows.append([*line, _geometric(by_peer.get(peers[0], []), "smallest")])
@@ -292,7 +292,7 @@ def _cosines(found: list[dict]) -> list[list[str]]:
     for trainer in dict.fromkeys(row["trainer"] for row in found):
         runs = [row for row in found if row["trainer"] == trainer]
         for name in runs[0]["marks"]["0"]:
-            line = [_phases.TITLES[trainer], name]
+            line = [_phases.TITLES[trainer], title(name)]
             for mark in runs[0]["marks"]:
                 of = {
                     kind: [min(r["marks"][mark][name]) for r in runs if r["objectives"] == kind]
