@@ -53,13 +53,16 @@ def asked(
       varies fastest.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    most = len(os.sched_getaffinity(0))
+    parser.add_argument("--cores", type=int, default=most, help="of each run; all by default")
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--seeds", default=",".join(map(str, range(seeds))))
     for name, values in axes.items():
         parser.add_argument(f"--{name}s", default=",".join(values))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = vars(parser.parse_args())
+    if not 1 <= options["cores"] <= most:
+        parser.error(f"--cores is {options['cores']}; this machine has {most}")
     if options["one"]:
         run = json.loads(options["one"])
         run.pop("cores", None)  # `fill` has chosen them
@@ -89,7 +92,7 @@ def fill(
     """
     runs = list(wanted)
     cores = sorted(os.sched_getaffinity(0))
-    each = min(runs[0].get("cores", len(cores)), len(cores)) if runs else len(cores)
+    each = runs[0].get("cores", len(cores)) if runs else len(cores)
     shares = [cores[k : k + each] for k in range(0, len(cores) - each + 1, each)]
     lock, failed = threading.Lock(), threading.Event()
 
@@ -107,7 +110,9 @@ def fill(
         row = {**run, **json.loads(ended.stdout.splitlines()[-1])}
         with lock:
             lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
-            path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+            new = path.with_suffix(".new")  # a process that ends here leaves the old file whole
+            new.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+            new.replace(path)
             print(show(row), flush=True)
 
     pool = ThreadPoolExecutor(len(shares), initializer=settle)

@@ -216,6 +216,9 @@ def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, caps
     assert all(run["minutes"] == 0.5 and run["peer"] == "a" for run in found)
     assert {run["cores"] for run in found} == {len(os.sched_getaffinity(0))}
     assert {run["cores"] for run in asked("--cores=1")} == {1}
+    with pytest.raises(SystemExit):
+        asked("--cores=4096")
+    assert "--cores is 4096; this machine has" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         asked('--one={"seed": 4}')
     assert not ended.value.code and json.loads(capsys.readouterr().out) == {"found": 5}
