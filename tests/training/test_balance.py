@@ -104,6 +104,7 @@ def test_an_objective_without_a_scale_is_refused():
         found(nowhere)
 
 
+@pytest.mark.long
 def test_a_balanced_run_is_that_with_its_weights_by_hand():
     balanced = modsync_jax.solve(heat(), balance=5.0, **TINY, **QUIET)
     weights = balanced.result["loss_weights"]

@@ -118,6 +118,7 @@ def test_weights_of_points_multiply_their_squares_in_every_form_of_a_loss(x64):
     assert losses.terms["residual"](params, ones) == losses.terms["residual"](params, batch)
 
 
+@pytest.mark.long
 def test_r3_keeps_the_points_whose_residual_is_above_the_mean(x64):
     problem = problems.get("burgers")
     then = "ssbroyden(r3=1,redraw=2):6"

@@ -187,6 +187,7 @@ def test_validation_selects_by_its_name_whatever_the_order_of_the_references():
     assert scores[0] == scores[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weights", [{}, {"boundary": 1e-6}])
 def test_a_score_by_the_loss_is_of_the_same_points_in_all_rows_and_without_weights(weights):
     """Only a worse network then has a worse score; losses of rows have points of their own."""
