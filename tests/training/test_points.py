@@ -50,6 +50,8 @@ def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_
     def residuals(points):
         return {"a": jnp.where(points[:, 0] < 0.5, jnp.nan, 1.0)}
 
+    sizes = _points.sizes(residuals, candidates, 16)
+    np.testing.assert_array_equal(sizes, candidates[:, 0] >= 0.5)  # 0 and 1
     choose = partial(of_candidates, candidates, key=jax.random.key(0), block_points=16)
     chosen = choose(residuals, count=64, power=1.0)
     np.testing.assert_array_equal(np.sort(chosen[:, 0]), candidates[:, 0])
@@ -58,7 +60,8 @@ def test_adapted_points_are_different_candidates_and_survive_residuals_that_are_
     zero = choose(lambda p: {"a": 0 * p[:, 0]}, count=9, power=1.0)
     assert len(np.unique(zero)) == 9 and np.max(zero) > candidates[9, 0]
     huge = choose(lambda p: {"a": jnp.where(p[:, 0] < 0.5, 1e30, 1.0)}, count=32, power=2.0)
-    assert len(np.unique(huge)) == 32  # 1e60 is no float32
+    assert len(np.unique(huge)) == 32  # 1e60 is no float32, and counts as 0
+    assert 16 < np.sum(np.asarray(huge) > 0.5) < 32
 
 
 def test_causal_weights_are_those_of_a_loop_over_slices():
