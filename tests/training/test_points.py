@@ -92,6 +92,8 @@ def test_attention_is_the_square_of_the_exponential_tilt(draws, scale, x64):
     np.testing.assert_allclose(got, expected / expected.mean(), rtol=1e-10)
     assert got.mean() == pytest.approx(1.0, rel=1e-12)
     assert np.all(np.diff(got[np.argsort(sizes)]) > 0)
+    sharp = _points.attention(jnp.asarray(sizes), jnp.asarray(draws), 1e-3)
+    assert np.all(np.isfinite(sharp)) and np.max(sharp) > 100  # 1,386 is no exponent of a float
     exact = _points.attention(jnp.zeros(4), jnp.asarray(draws), 0.8)
     np.testing.assert_allclose(exact, 1.0, rtol=1e-14)  # a quotient of equal numbers
 
