@@ -1,4 +1,4 @@
-"""Question: what error does each optimiser reach on each problem in five minutes of two cores?
+"""Question: what error does each optimiser reach on each problem in five minutes?
 
 Each run is a process of its own, and its time counts from the start of that process, with imports
 and compilation. All peers train networks of the same size on the same losses, with the same rule
@@ -12,12 +12,13 @@ parameters; the smallest error beside it is what the exact solution would have s
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 - The recipe with one change: `weight10`, a weight of 10 for the conditions; `wide`, a network of
   width 30; `points`, twice as many points; `uniform`, points as the problem draws them; `r3`,
-  points that stay where the residual is large; `causal`, weights in
-  time; `attention`, uniform points whose weights follow the residual (vRBA).
+  points that stay where the residual is large; `causal`, weights in time; `attention`, points as
+  the problem draws them, whose weights follow the residual (vRBA).
 
 The lid of the cavities is at rest in its corners, `regularization=1`: nothing jumps there.
 
 Usage: python -m benchmarks.frontier [--minutes=5] [--problems=a,b] [--peers=a,b] [--seeds=0,1,2]
+       [--cores=1]
 Finished runs are in benchmarks/results/frontier.json and are not run again; their networks are in
 folders under runs/frontier.
 """
@@ -71,8 +72,10 @@ PEERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    found = rows.asked(__doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS)
-    rows.fill("benchmarks.frontier", RESULTS, found, _line)
+    runs, cores = rows.asked(
+        __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS
+    )
+    rows.fill("benchmarks.frontier", RESULTS, runs, cores, _line)
     reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
 
 

@@ -11,6 +11,7 @@ changed. What makes the error fall again was the limit. All begin with a new inv
 - The network: `wide`, of width 40, to which the old one was extended.
 
 Usage: python -m benchmarks.limits [--minutes=2] [--problems=a,b] [--changes=a,b] [--seeds=0]
+       [--cores=1]
 Finished runs are in benchmarks/results/limits.json and are not run again.
 """
 
@@ -41,14 +42,11 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    found = (
-        run
-        for run in rows.asked(
-            __doc__, _one, minutes=2.0, seeds=1, problem=problems.names(), change=CHANGES
-        )
-        if _before(run["problem"], run["seed"]).exists()
+    runs, cores = rows.asked(
+        __doc__, _one, minutes=2.0, seeds=1, problem=problems.names(), change=CHANGES
     )
-    rows.fill("benchmarks.limits", RESULTS, found, _line)
+    begun = [run for run in runs if _before(run["problem"], run["seed"]).exists()]
+    rows.fill("benchmarks.limits", RESULTS, begun, cores, _line)
 
 
 def _before(problem: str, seed: int) -> Path:

@@ -17,6 +17,7 @@ In the other parts objectives are weighed by traces as in the recipe.
 Nothing but the held-out, unweighted loss selects parameters.
 
 Usage: python -m benchmarks.metric [--parts=a,b] [--problems=a,b] [--minutes=1] [--seeds=0,1,2]
+       [--cores=1]
 Finished runs are in benchmarks/results/metric.json and are not run again.
 """
 
@@ -80,13 +81,13 @@ _KEPT = 40  # rows of a run's history
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    found = rows.asked(__doc__, _one, minutes=1.0, seeds=3, part=PARTS, problem=PROBLEMS)
+    runs, cores = rows.asked(__doc__, _one, minutes=1.0, seeds=3, part=PARTS, problem=PROBLEMS)
     wanted = (
-        {name: run[name] for name in ("part", "problem", "seed", "cores")} | settings
-        for run in found
+        {"part": run["part"], "problem": run["problem"], "seed": run["seed"], **settings}
+        for run in runs
         for settings in PARTS[run["part"]][1](run["minutes"])
     )
-    rows.fill("benchmarks.metric", RESULTS, wanted, _line)
+    rows.fill("benchmarks.metric", RESULTS, wanted, cores, _line)
     done = rows.load(RESULTS)
     reporting.save_figure(partial(draw_cosines, done), IMAGES / "metric_cosines", pdf=False)
     raced = [row for row in done if row["part"] == "race" and row["objectives"] == "grouped"]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ def asked(
     minutes: float,
     seeds: int,
     **axes: Iterable[str],
-) -> Iterator[Row]:
-    """Reads the command line of a benchmark and returns the runs that it asks for.
+) -> tuple[list[Row], int]:
+    """Reads the command line of a benchmark and returns what it asks for.
 
     With `--one=<a run as JSON>` it does that run, prints a line of JSON and ends the process.
 
@@ -49,8 +49,8 @@ def asked(
       **axes: the values of `problem`, the option `--problems`, and of other settings.
 
     Returns:
-      The product of seeds and axes, as the settings of runs, with minutes and cores; the last axis
-      varies fastest.
+      The product of seeds and axes, as the settings of runs, of which the last axis varies fastest,
+      and the number of cores of each run.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     most = len(os.sched_getaffinity(0))
@@ -64,50 +64,52 @@ def asked(
     if not 1 <= options["cores"] <= most:
         parser.error(f"--cores is {options['cores']}; this machine has {most}")
     if options["one"]:
-        run = json.loads(options["one"])
-        run.pop("cores", None)  # `fill` has chosen them
-        print(json.dumps(one(**run)))
+        print(json.dumps(one(**json.loads(options["one"]))))
         sys.exit()
     chosen = [options[f"{name}s"].split(",") for name in ("seed", *axes)]
-    for seed, *values in itertools.product(*chosen):
-        settings = dict(zip(axes, values, strict=True))
-        others = {name: options[name] for name in ("minutes", "cores")}
-        yield {**settings, "seed": int(seed), **others}
+    runs = [
+        {**dict(zip(axes, values, strict=True)), "seed": int(seed), "minutes": options["minutes"]}
+        for seed, *values in itertools.product(*chosen)
+    ]
+    return runs, options["cores"]
 
 
 def fill(
-    module: str, path: Path, wanted: Iterable[Mapping[str, Any]], show: Callable[[Row], str]
+    module: str,
+    path: Path,
+    wanted: Iterable[Mapping[str, Any]],
+    cores: int,
+    show: Callable[[Row], str],
 ) -> None:
     """Runs what is missing in a file, and adds a row for each run.
 
     Args:
       module: `python -m module --one=<a run as JSON>` ends with a line of JSON, what it found.
       path: the file.
-      wanted: the runs, as the settings by which a row is known; `cores` of the first, if it is
-        there, is the number of cores that each of them has for itself.
+      wanted: the runs, as the settings by which a row is known, beside its `cores`.
+      cores: the number of cores that each run has for itself.
       show: what to print about a row.
 
     Raises:
       SystemExit: a run failed; no other is begun.
     """
-    runs = list(wanted)
-    cores = sorted(os.sched_getaffinity(0))
-    each = runs[0].get("cores", len(cores)) if runs else len(cores)
-    shares = [cores[k : k + each] for k in range(0, len(cores) - each + 1, each)]
+    there = sorted(os.sched_getaffinity(0))
+    shares = [there[k : k + cores] for k in range(0, len(there) - cores + 1, cores)]
     lock, failed = threading.Lock(), threading.Event()
 
     def settle() -> None:
         os.sched_setaffinity(0, shares.pop())  # of this thread, and of the processes it starts
 
     def do(run: Mapping[str, Any]) -> None:
-        if failed.is_set() or any(run.items() <= row.items() for row in load(path)):
+        known = {**run, "cores": cores}
+        if failed.is_set() or any(known.items() <= row.items() for row in load(path)):
             return
         command = [sys.executable, "-m", module, f"--one={json.dumps(run)}"]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if ended.returncode:
             failed.set()
             raise SystemExit(f"{json.dumps(run)} ended with exit status {ended.returncode}")
-        row = {**run, **json.loads(ended.stdout.splitlines()[-1])}
+        row = {**known, **json.loads(ended.stdout.splitlines()[-1])}
         with lock:
             lines = ",\n".join(map(json.dumps, [*load(path), row]))  # as others left it meanwhile
             new = path.with_suffix(".new")  # a process that ends here leaves the old file whole
@@ -117,7 +119,7 @@ def fill(
 
     pool = ThreadPoolExecutor(len(shares), initializer=settle)
     try:
-        list(pool.map(do, runs))
+        list(pool.map(do, wanted))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -181,7 +183,7 @@ def draw(found: Sequence[Row], of: Callable[[Row], str], names: Iterable[str]) -
     known = {of(run) for run in found}
     styles = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     style = dict(zip((name for name in names if name in known), styles, strict=False))
-    across = min(len(shown), 5 if len(shown) > 6 else 3)
+    across = -(-len(shown) // 3)  # at most three rows
     down = -(-len(shown) // across)
     figure = Figure(figsize=(2.6 * across + 2.2, 2.2 * down + 0.4))
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)

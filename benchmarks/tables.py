@@ -16,8 +16,8 @@ from pathlib import Path
 from modsync_jax import reporting
 from modsync_jax.training import _phases
 
+from . import metric as study
 from .frontier import PEERS
-from .metric import column, title
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -251,25 +251,25 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
-def metric(name: str, content: dict) -> list[list[str]]:
+def metric(file: str, content: dict) -> list[list[str]]:
     """One part of the study of metrics."""
     found = content["rows"]
     if found[0]["part"] == "cosines":
         return _cosines(found)
-    columns = list(dict.fromkeys(map(column, found)))
+    columns = list(dict.fromkeys(map(study.column, found)))
     cases: dict[tuple[str, str], dict[str, list[dict]]] = {}
     for row in found:
         case = cases.setdefault((row["problem"], row.get("objectives", "grouped")), {})
-        case.setdefault(column(row), []).append(row)
+        case.setdefault(study.column(row), []).append(row)
     for (problem, objectives), case in cases.items():
         if found[0]["part"] == "starts" and objectives == "each":  # the sum has no objectives
             together = cases[problem, "grouped"]
             cases[problem, objectives] = {c: together.get(c, []) for c in columns} | case
     rows = [["problem", "objectives", *columns]]
     for (problem, objectives), case in sorted(cases.items()):
-        cells = [_geometric(case.get(column, []), "selected") for column in columns]
+        cells = [_geometric(case.get(name, []), "selected") for name in columns]
         rows.append([f"`{problem}`", objectives, *cells])
-    ratios = [_ratios([*cases.values()], column, columns[0]) for column in columns]
+    ratios = [_ratios([*cases.values()], name, columns[0]) for name in columns]
     return [*rows, [f"over `{columns[0]}`", "", *ratios]]
 
 
@@ -292,7 +292,7 @@ def _cosines(found: list[dict]) -> list[list[str]]:
     for trainer in dict.fromkeys(row["trainer"] for row in found):
         runs = [row for row in found if row["trainer"] == trainer]
         for name in runs[0]["marks"]["0"]:
-            line = [_phases.TITLES[trainer], title(name)]
+            line = [_phases.TITLES[trainer], study.title(name)]
             for mark in runs[0]["marks"]:
                 of = {
                     kind: [min(r["marks"][mark][name]) for r in runs if r["objectives"] == kind]

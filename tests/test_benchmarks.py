@@ -164,12 +164,15 @@ def test_rows_are_filled_where_they_are_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     path, seen = tmp_path / "rows.json", []
     wanted = [{"x": 3, "seed": 0}, {"x": 4, "seed": 0}]
-    rows.fill("squares", path, wanted[:1], lambda row: seen.append(row["x"]) or "")
-    rows.fill("squares", path, wanted, lambda row: seen.append(row["x"]) or "")
+    every = len(os.sched_getaffinity(0))
+    rows.fill("squares", path, wanted[:1], every, lambda row: seen.append(row["x"]) or "")
+    rows.fill("squares", path, wanted, every, lambda row: seen.append(row["x"]) or "")
     assert seen == [3, 4]
     assert rows.load(path) == [
-        run | {"square": run["x"] ** 2, "parts": [run["x"]]} for run in wanted
+        run | {"cores": every, "square": run["x"] ** 2, "parts": [run["x"]]} for run in wanted
     ]
+    rows.fill("squares", path, wanted[1:], 1, lambda row: seen.append(row["x"]) or "")
+    assert seen == [3, 4] + [4] * (every > 1)  # on other cores it is another run
 
 
 def test_runs_on_one_core_each_go_on_at_once(tmp_path, monkeypatch):
@@ -184,8 +187,14 @@ def test_runs_on_one_core_each_go_on_at_once(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     cores = sorted(os.sched_getaffinity(0))
-    wanted = [{"x": x, "at_once": len(cores), "cores": 1} for x in range(len(cores) + 1)]
-    rows.fill("meets", tmp_path / "rows.json", wanted, lambda row: "")
+    wanted = [
+        {
+            "x": x,
+            "at_once": len(cores),
+        }
+        for x in range(len(cores) + 1)
+    ]
+    rows.fill("meets", tmp_path / "rows.json", wanted, 1, lambda row: "")
     found = rows.load(tmp_path / "rows.json")
     assert sorted(row["x"] for row in found) == list(range(len(cores) + 1))
     assert all(len(row["on"]) == 1 for row in found)
@@ -198,7 +207,8 @@ def test_runs_after_one_that_failed_are_not_begun(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r'"x": 1. ended with exit status 3'):
-        rows.fill("fails", tmp_path / "rows.json", [{"x": 1}, {"x": 2}], lambda row: "")
+        every = len(os.sched_getaffinity(0))
+        rows.fill("fails", tmp_path / "rows.json", [{"x": 1}, {"x": 2}], every, lambda row: "")
     assert not rows.load(tmp_path / "rows.json")
     assert (tmp_path / "begun").read_text() == "begun\n"
 
@@ -207,15 +217,14 @@ def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, caps
     def asked(*arguments):
         monkeypatch.setattr("sys.argv", ["program", *arguments])
         one = {"minutes": 2.0, "seeds": 2, "problem": ["heat", "wave"], "peer": ["a"]}
-        return list(rows.asked("Question?", lambda **run: {"found": run["seed"] + 1}, **one))
+        return rows.asked("Question?", lambda **run: {"found": run["seed"] + 1}, **one)
 
-    found = asked("--problems=wave,heat", "--minutes=0.5")
+    found, cores = asked("--problems=wave,heat", "--minutes=0.5")
     assert [(run["seed"], run["problem"]) for run in found] == [
         (0, "wave"), (0, "heat"), (1, "wave"), (1, "heat"),
     ]  # fmt: skip
     assert all(run["minutes"] == 0.5 and run["peer"] == "a" for run in found)
-    assert {run["cores"] for run in found} == {len(os.sched_getaffinity(0))}
-    assert {run["cores"] for run in asked("--cores=1")} == {1}
+    assert cores == len(os.sched_getaffinity(0)) and asked("--cores=1")[1] == 1
     with pytest.raises(SystemExit):
         asked("--cores=4096")
     assert "--cores is 4096; this machine has" in capsys.readouterr().err
