@@ -241,6 +241,21 @@ _ENTRIES = (
         "11",
         "431--441",
     ),
+    _arxiv(
+        "spring",
+        "Goldshlager, Gil and Abrahamsen, Nilin and Lin, Lin",
+        "A Kaczmarz-inspired approach to accelerate the optimization of neural network"
+        " wavefunctions",
+        "2024",
+        "2401.10190",
+    ),
+    _arxiv(
+        "nystrom",
+        "Frangella, Zachary and Tropp, Joel A. and Udell, Madeleine",
+        'Randomized {Nystr{\\"o}m} Preconditioning',
+        "2021",
+        "2110.02820",
+    ),
     _article(
         "rad",
         "Wu, Chenxi and Zhu, Min and Tan, Qinyang and Kartha, Yadhu and Lu, Lu",
@@ -471,6 +486,8 @@ _OPTIMIZER: Mapping[str, str] = {
     "ssbfgs": "self_scaled",
     "ssbroyden": "self_scaled",
     "gauss-newton": "marquardt",
+    "momentum": "spring",
+    "sketch": "nystrom",
     "rad": "rad",
     "r3": "r3",
     "balance": "ntk",
@@ -518,9 +535,10 @@ def bibtex(
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
         `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
       optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
-        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"rad"` and `"r3"` for
-        points drawn where residuals are large, `"causal"` and `"attention"` for weights of points,
-        and `"balance"` for loss weights by traces of tangent kernels.
+        `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"momentum"` and
+        `"sketch"` for these settings of the last one, `"rad"` and `"r3"` for points drawn where
+        residuals are large, `"causal"` and `"attention"` for weights of points, and `"balance"` for
+        loss weights by traces of tangent kernels.
 
     Raises:
       ValueError: on a name that is not known, with the nearest one.

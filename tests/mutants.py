@@ -256,6 +256,23 @@ MUTANTS = [
         ("tree_set(state.opt_state, value=value, grad=grad)", "tree_set(state.opt_state, value=value)"),
     ),
     *rows(
+        "optimizers/_gauss_newton.py",
+        "tests/optimizers/test_gauss_newton.py",
+        ("primal = size <= count", "primal = True"),
+        ("(values[-1] - values)", "(values - values[-1])"),
+        ("seen += shift * tests", "pass"),
+        ("lambda step: product(step) + lam * step", "product"),
+        ("ahead @ ahead /", "ahead @ r /"),
+        ("M=preconditioner(lam)", "M=None"),
+    ),
+    *rows(
+        "training/_second_order.py",
+        "tests/training/test_phases.py",
+        ("unravel(kept * flat)", "unravel(flat)"),
+        ("cg=settings.cg", "cg=1"),
+        ("sketch=settings.sketch", "sketch=0", "a preconditioner changes how many iterations a step takes, not where it leads"),
+    ),
+    *rows(
         "training/_second_order.py",
         "tests/training/test_losses.py",
         ("residuals, rows * kept", "residuals, rows"),

@@ -153,8 +153,8 @@ def test_every_part_problem_and_entry_has_its_source():
         used |= set(citations.keys("sum", name))
     network = ["modified-mlp", "piratenet", "factorized", "fourier_features", "periods", "adaptive"]
     used |= set(citations.keys("sum", network=network))
-    points = ["rad", "r3", "balance", "causal", "attention"]
-    used |= set(citations.keys("sum", optimizer=[*_phases.KINDS, *points]))
+    others = ["momentum", "sketch", "rad", "r3", "balance", "causal", "attention"]
+    used |= set(citations.keys("sum", optimizer=[*_phases.KINDS, *others]))
     assert used == set(citations.ENTRIES)  # no entry that nothing leads to
 
 

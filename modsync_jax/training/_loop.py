@@ -228,7 +228,8 @@ def finish(
     folder.write_arrays("layers.npz", _measure.layers(solution))
     used = [phase.name for phase in config.phases]
     kept = [phase.settings for phase in config.phases if isinstance(phase.settings, Kept)]
-    used += [name for name in ("rad", "r3") for each in kept if getattr(each, name)]
+    cited = ("rad", "r3", "momentum", "sketch")
+    used += [name for name in cited for each in kept if getattr(each, name, 0)]
     folder.write_text("references.bib", citations.of_run(identity, used))
     folder.write("result.json", solution.result)
 
@@ -396,8 +397,8 @@ def check_memory(program: _step.Program, problem: Problem, config: TrainConfig) 
     if needed > there:
         raise ConfigError(
             f"this run needs {needed / 2**30:.3g} GiB and the device has {there / 2**30:.3g}; take "
-            "a smaller width or depth, fewer points at once (block_points), or lbfgs in place of a "
-            "dense second-order phase"
+            "a smaller width or depth, fewer points at once (block_points), or lbfgs or "
+            "gauss-newton(cg=100) in place of a dense second-order phase"
         )
 
 

@@ -93,11 +93,13 @@ class Dense(Kept):
 
 @dataclasses.dataclass(frozen=True)
 class GaussNewton(Kept):
-    """Settings of `optimizers.gauss_newton`, with a dense Jacobian.
+    """Settings of `optimizers.gauss_newton`.
 
     Attributes:
       damping: the first damping, relative to the Jacobian.
       momentum: the share of the latest step around which the next one is sought.
+      cg: iterations of conjugate gradients for a step; 0 to factorise a dense Jacobian's product.
+      sketch: the rank of their preconditioner; 0 for none.
     """
 
     points: int = 2
@@ -106,10 +108,17 @@ class GaussNewton(Kept):
     dtype: str = "float64"
     damping: float = 1e-3
     momentum: float = 0.0
+    cg: int = 0
+    sketch: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sketch and not self.cg:
+            raise ValueError("sketch preconditions conjugate gradients; give cg, such as cg=100")
 
     @property
     def needs_jacobian(self) -> bool:
-        return True
+        return not self.cg
 
 
 Settings = FirstOrder | LBFGS | Dense | GaussNewton

@@ -17,7 +17,7 @@ from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
 from modsync_jax.training._phases import LBFGS, Dense, GaussNewton, Phase
 from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
-from modsync_jax.training._state import KEPT, TrainState, accept, cast, stream, weights_of
+from modsync_jax.training._state import KEPT, SKETCH, TrainState, accept, cast, stream, weights_of
 from modsync_jax.transform import ModSyncParams, export
 
 PyTree = Any
@@ -149,7 +149,12 @@ def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
 def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
     """Gauss-Newton steps on the residuals of all objectives together."""
     settings: Any = phase.settings
-    tx = optimizers.gauss_newton(damping=settings.damping, momentum=settings.momentum)
+    tx = optimizers.gauss_newton(
+        damping=settings.damping,
+        momentum=settings.momentum,
+        cg=settings.cg,
+        sketch=settings.sketch,
+    )
 
     def learn(state: TrainState) -> Any:
         residuals = losses.residuals(weights_of(state.params), state.points)
@@ -157,6 +162,10 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
 
     def move(state: TrainState) -> tuple[PyTree, Any]:
         kept = _kept(losses, state)
+
+        def residuals(weights: PyTree) -> Array:
+            flat, unravel = jax.flatten_util.ravel_pytree(weights)
+            return losses.residuals(unravel(kept * flat), state.points)
 
         def jacobian(weights: PyTree) -> tuple[Array, Array]:
             residuals, rows = losses.jacobian(weights, state.points)
@@ -166,8 +175,9 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
             None,
             state.opt_state,
             weights_of(state.params),
-            residual_fn=lambda weights: losses.residuals(weights, state.points),
+            residual_fn=residuals,
             jacobian_fn=jacobian,
+            key=jax.random.fold_in(stream(state, SKETCH), state.step),
         )
 
     return _Solver(tx.init, learn, move)

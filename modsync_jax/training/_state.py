@@ -12,7 +12,7 @@ from modsync_jax.transform import ModSyncParams
 
 PyTree = Any
 # The streams of random numbers of one run.
-INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT = range(6)
+INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH = range(7)
 
 
 class Conflict(NamedTuple):

@@ -40,7 +40,8 @@ def functions(residuals):
 
 def run(tx, residuals, params, steps):
     found, states = [params], [tx.init(params)]
-    step = jax.jit(lambda p, s: tx.update(None, s, p, **functions(residuals)))
+    key = jax.random.key(7)
+    step = jax.jit(lambda p, s: tx.update(None, s, p, key=key, **functions(residuals)))
     for _ in range(steps):
         updates, state = step(found[-1], states[-1])
         found.append(optax.apply_updates(found[-1], updates))
@@ -72,8 +73,61 @@ def test_a_step_solves_the_damped_least_squares_problem(momentum, x64):
             lam, last = float(state.damping), expected
 
 
-def test_convergence_is_quadratic_where_residuals_vanish(x64):
-    found, _ = run(optimizers.gauss_newton(), exponentials, START, 40)
+@pytest.mark.parametrize("sketch", [0, 3, 8])
+@pytest.mark.parametrize("momentum", [0.0, 0.4])
+def test_products_without_a_jacobian_solve_the_same_problem(momentum, sketch, x64):
+    """Of more residuals than parameters, and of fewer; a sketch may have more rows than these."""
+    rng = np.random.default_rng(1)
+    for count in (9, 3):
+        matrix, shift = rng.normal(size=(count, 5)), rng.normal(size=count)
+        residuals = lambda x, a=matrix, b=shift: a @ x - b  # noqa: E731
+        start = jnp.asarray(rng.normal(size=5))
+        # In exact arithmetic, conjugate gradients end after as many iterations as unknowns.
+        tx = optimizers.gauss_newton(momentum=momentum, cg=10, sketch=sketch)
+        (before, after, second), states = run(tx, residuals, start, 2)
+        r = matrix @ np.asarray(before) - shift
+        slope = matrix.T @ r
+        lam = 1e-3 * np.sum((matrix @ slope) ** 2) / np.sum(slope**2)
+        expected = np.linalg.solve(matrix.T @ matrix + lam * np.eye(5), -slope)
+        np.testing.assert_allclose(after - before, expected, rtol=1e-6, atol=1e-8)
+        assert states[1].damping == pytest.approx(lam / 3, rel=1e-6)
+        lam, slope = lam / 3, matrix.T @ (matrix @ np.asarray(after) - shift)
+        right = lam * momentum * expected - slope
+        expected = np.linalg.solve(matrix.T @ matrix + lam * np.eye(5), right)
+        np.testing.assert_allclose(second - after, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_sketch_saves_iterations_of_conjugate_gradients(x64):
+    """Its rank covers the large eigenvalues, six decades above the others."""
+    rng = np.random.default_rng(2)
+    basis = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    matrix = basis * np.concatenate([np.geomspace(1e4, 1e2, 10), np.linspace(0.1, 0.05, 30)])
+    residuals = lambda x: matrix @ x - basis.sum(1)  # noqa: E731
+    values = {}
+    for sketch in (0, 15):
+        tx = optimizers.gauss_newton(damping=1e-12, cg=12, sketch=sketch)
+        _, states = run(tx, residuals, jnp.zeros(40), 1)
+        values[sketch] = states[-1].value
+    assert values[15] < 1e-3 * values[0]
+
+
+def test_products_take_no_memory_for_a_jacobian():
+    """A Jacobian of these residuals would take 400 MB."""
+    points = jnp.linspace(0, 1, 10_000)
+
+    def residuals(x):
+        return jnp.sin(jnp.outer(points, x[:10])).sum(1) + x.sum()
+
+    tx = optimizers.gauss_newton(cg=5)
+    x = jnp.ones(10_000)
+    step = jax.jit(lambda p, s: tx.update(None, s, p, residual_fn=residuals))
+    memory = step.lower(x, tx.init(x)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 20e6
+
+
+@pytest.mark.parametrize("settings", [{}, {"cg": 20}, {"cg": 20, "sketch": 2}])
+def test_convergence_is_quadratic_where_residuals_vanish(settings, x64):
+    found, _ = run(optimizers.gauss_newton(**settings), exponentials, START, 40)
     errors = np.array([np.linalg.norm(flat(params) - TRUTH) for params in found])
     assert errors[-1] < 1e-9  # the fit's condition number takes seven digits from its residuals
     fast = np.flatnonzero((errors < 1e-2) & (errors > 1e-9))
@@ -112,3 +166,15 @@ def test_arguments_out_of_range():
         optimizers.gauss_newton(momentum=1.5)
     with pytest.raises(ValueError, match="max_evaluations is 0"):
         optimizers.gauss_newton(max_evaluations=0)
+    with pytest.raises(ValueError, match="cg is -1"):
+        optimizers.gauss_newton(cg=-1)
+    with pytest.raises(ValueError, match="sketch preconditions conjugate gradients, but cg=0"):
+        optimizers.gauss_newton(sketch=3)
+
+
+def test_what_an_update_needs():
+    x = jnp.ones(2)
+    for settings, missing in [({}, "jacobian_fn=..."), ({"cg": 5, "sketch": 2}, "a PRNG key")]:
+        tx = optimizers.gauss_newton(**settings)
+        with pytest.raises(ValueError, match=missing):
+            tx.update(None, tx.init(x), x, residual_fn=lambda x: x)

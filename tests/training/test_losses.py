@@ -49,11 +49,12 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("settings", ["", ",cg=50,sketch=50"])
 @pytest.mark.parametrize("method", ["sum", "modsync+dcgd"])
-def test_gauss_newton_solves_to_many_digits_in_few_iterations(method, x64):
+def test_gauss_newton_solves_to_many_digits_in_few_iterations(method, settings, x64):
     solution = modsync_jax.solve(
         problems.get("poisson1d", frequency=3.0), method, steps=20,
-        then="gauss-newton(points=1):60", width=12, depth=2, points={"residual": 64},
+        then=f"gauss-newton(points=1{settings}):60", width=12, depth=2, points={"residual": 64},
         threshold_learning_rate=1e-2, chunk=20, eval_every=20, checkpoint_every=20, progress=False,
     )  # fmt: skip
     # 1e-5 without masks and 4e-5 with them; first-order training ends near 1e-2

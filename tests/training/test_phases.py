@@ -61,6 +61,8 @@ def test_what_is_written_is_read_and_written_again():
         ("lbfgs(points=1.5):30", "points of lbfgs is 1.5; it must be a whole number"),
         ("ssbroyden(rad=-1):30", "rad of ssbroyden is -1; it must be a number of 0 or more"),
         ("bfgs(dtype=float16):3", "unknown dtype of bfgs 'float16'"),
+        ("gauss-newton(cg=1.5):3", "cg of gauss-newton is 1.5; it must be a whole number of 0"),
+        ("gauss-newton(sketch=5):3", "sketch preconditions conjugate gradients; give cg, such as"),
         ("adam(schedule=cosin):3", "unknown schedule of adam 'cosin'; did you mean 'cosine'"),
     ],
 )
@@ -222,7 +224,14 @@ def _weights(masked, state):
 
 
 def gauss_newton(losses, unravel, points, x):
-    """The gradient and the inverse Gauss-Newton matrix at x, from differences of the residuals."""
+    """The gradient and the inverse Gauss-Newton matrix at x."""
+    r, rows = jacobian(losses, unravel, points, x)
+    matrix = 2 * rows.T @ rows + 0.02 * (r @ r) * np.eye(x.size)
+    return 2 * rows.T @ r, np.linalg.inv(matrix)
+
+
+def jacobian(losses, unravel, points, x):
+    """The residuals and their derivatives at x, from differences; pruned weights have none."""
 
     @jax.jit
     def residuals(x):
@@ -233,9 +242,33 @@ def gauss_newton(losses, unravel, points, x):
     rows = np.stack([(residuals(x + e) - residuals(x - e)) / (2 * step) for e in shifts], axis=1)
     if losses.masked:
         rows *= np.asarray(x) != 0
-    r = np.asarray(residuals(x))
-    matrix = 2 * rows.T @ rows + 0.02 * (r @ r) * np.eye(x.size)
-    return 2 * rows.T @ r, np.linalg.inv(matrix)
+    return np.asarray(residuals(x)), rows
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sketch", [0, 6])
+@pytest.mark.parametrize("method", ["sum", "modsync+sum"])
+def test_gauss_newton_by_products_takes_the_step_of_a_dense_jacobian(method, sketch, x64):
+    points = {"residual": 16, "initial": 8, "left": 8, "right": 8}
+    then = f"gauss-newton(points=1,cg=200,damping=1,sketch={sketch}):2"
+    config = TrainConfig(method=method, steps=3, then=then, points=points)
+    program = _step.compiled(_step.build(HEAT, NETWORK, config))
+    losses = _losses.build(HEAT, NETWORK, config, lambda points: points)
+    state = program.advance(program.init(0), 0, 3)
+    state = program.begin(pruned(state) if losses.masked else state, 1)
+    weights = partial(_weights, losses.masked)
+    before = jax.tree.map(jnp.copy, weights(state))
+    state = program.advance(state, 1, 1)
+    x, unravel = jax.flatten_util.ravel_pytree(before)
+    r, rows = jacobian(losses, unravel, state.points, x)
+    slope = rows.T @ r
+    damping = np.sum((rows @ slope) ** 2) / np.sum(slope**2)
+    expected = np.linalg.solve(rows.T @ rows + damping * np.eye(x.size), -slope)
+    moved = flat(weights(state)) - flat(before)
+    assert state.opt_state.evaluations == 1, "the test needs a first step that is taken"
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    if losses.masked:
+        assert 0 < (moved == 0).sum() < moved.size
 
 
 @pytest.mark.long
@@ -314,6 +347,18 @@ def test_a_run_of_three_phases_that_is_cut_anywhere_ends_with_the_same_bits(tmp_
 
 
 @pytest.mark.slow
+def test_gauss_newton_by_products_resumes_with_the_same_bits_and_names_its_sources(tmp_path, x64):
+    settings = {"steps": 0, **TINY, "chunk": 2, "progress": False, "report": False}
+    settings["then"] = "gauss-newton(cg=5,sketch=3,momentum=0.5,redraw=2):4"
+    whole = modsync_jax.solve("poisson1d", "sum", **settings)
+    for more in ({"time_limit": 1e-3}, {"resume": True}):
+        again = modsync_jax.solve("poisson1d", "sum", output_dir=tmp_path, **settings, **more)
+    np.testing.assert_array_equal(flat(again.trained), flat(whole.trained))
+    references = (tmp_path / "references.bib").read_text()
+    assert "Nystr" in references and "Kaczmarz" in references
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["bfgs(dtype=float32):20", "lbfgs(redraw=5,rad=2):20"])
 def test_any_run_can_go_on_with_a_further_phase(then, tmp_path):
     settings = {**TINY, "method": "dcgd", "steps": 10, "progress": False, "report": False}
@@ -334,8 +379,14 @@ def test_any_run_can_go_on_with_a_further_phase(then, tmp_path):
     ],
 )
 def test_a_dense_phase_that_needs_too_much_memory_is_refused_before_anything_starts(then, width):
-    with pytest.raises(ConfigError, match="or lbfgs in place of a dense second-order phase"):
+    with pytest.raises(ConfigError, match=r"or gauss-newton\(cg=100\) in place of a dense"):
         modsync_jax.solve("poisson1d", steps=5, then=then, width=width, depth=3, progress=False)
+
+
+def test_products_ask_for_no_memory_for_a_jacobian():
+    """That they take none is `test_products_take_no_memory_for_a_jacobian`."""
+    texts = ["gauss-newton:3", "gauss-newton(cg=5):3"]
+    assert [_phases.parse(text)[0].settings.needs_jacobian for text in texts] == [True, False]
 
 
 @pytest.mark.long
