@@ -8,12 +8,15 @@ parameters; the smallest error beside it is what the exact solution would have s
 - `recipe`: `--preset=best`.
 - `ssbroyden-optimistix`: the package, which has a line search of its own, on points that are drawn
   as those of the recipe.
+- `jno`: the package `jax-numerical-operators`, its SSBroyden on its own losses; only Burgers and
+  Helmholtz 2D, and only where asked for: see `jno_peer.py`.
 - `lbfgs`: optax's L-BFGS in double precision, on points that are redrawn as those of the recipe.
 - `soap`: SOAP in single precision on fresh points every step, its rate times 0.9 every 2,000 steps.
 - The recipe with one change: `weight10`, a weight of 10 for the conditions; `wide`, a network of
   width 30; `points`, twice as many points; `uniform`, points as the problem draws them; `r3`,
   points that stay where the residual is large; `causal`, weights in time; `attention`, points as
-  the problem draws them, whose weights follow the residual (vRBA).
+  the problem draws them, whose weights follow the residual (vRBA); `sine`, layers that are sines
+  and hyperbolic tangents in turn, and inputs that are multiplied by four.
 
 The lid of the cavities is at rest in its corners, `regularization=1`: nothing jumps there.
 
@@ -23,6 +26,7 @@ Finished runs are in benchmarks/results/frontier.json and are not run again; the
 folders under runs/frontier.
 """
 
+import importlib
 import shutil
 import time
 from functools import partial
@@ -50,6 +54,7 @@ COEFFICIENTS = {name: {"regularization": 1.0} for name in ("cavity_stream", "cav
 PEERS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "ssbroyden-optimistix": {},
+    "jno": {},
     "weight10": {"balance": 0.0, "loss_weights": {"boundary": 10.0}},
     "wide": {"width": 30},
     "points": {"points": {"residual": 2_000}},
@@ -57,6 +62,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "r3": {"then": f"ssbroyden(rad=0,r3=1):{_MOST}"},
     "causal": {"causal": 1.0},
     "attention": {"then": f"ssbroyden(rad=0):{_MOST}", "attention": 1.0},
+    "sine": {"activation": "sin/tanh", "omega": 4.0},
     "lbfgs": {"then": f"lbfgs({_REDRAWN},memory=50,dtype=float64):{_MOST}"},
     "soap": {
         "then": "",
@@ -72,8 +78,9 @@ PEERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
+    usual = [peer for peer in PEERS if peer != "jno"]
     runs, cores = rows.asked(
-        __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=PEERS
+        __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=usual
     )
     rows.fill("benchmarks.frontier", RESULTS, runs, cores, _line)
     reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
@@ -103,10 +110,10 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     jax.config.update("jax_enable_x64", True)
     settings = {"preset": "best", "seed": seed, **PEERS[peer]}
     settings["coefficients"] = COEFFICIENTS.get(problem, {})
-    if peer == "ssbroyden-optimistix":
-        from . import optimistix_peer
-
-        found = optimistix_peer.train(problem, settings, _STARTED, 60 * minutes, _KEPT)
+    if peer in ("ssbroyden-optimistix", "jno"):
+        name = "jno_peer" if peer == "jno" else "optimistix_peer"
+        module = importlib.import_module(f".{name}", __package__)
+        found = module.train(problem, settings, _STARTED, 60 * minutes, _KEPT)
     else:
         found = _train(problem, settings, folder_of(problem, peer, seed, minutes), minutes)
     about = {"settings": {**PRESETS["best"], **PEERS[peer]}, "machine": machine.describe()}

@@ -399,6 +399,14 @@ _ENTRIES = (
         "404",
         "109136",
     ),
+    _paper(
+        "siren",
+        "Sitzmann, Vincent and Martel, Julien N. P. and Bergman, Alexander W. and Lindell, David B."
+        " and Wetzstein, Gordon",
+        "Implicit Neural Representations with Periodic Activation Functions",
+        "2020",
+        _NEURIPS,
+    ),
     _article(
         "pinn",
         "Raissi, Maziar and Perdikaris, Paris and Karniadakis, George E.",
@@ -473,7 +481,9 @@ _NETWORK: Mapping[str, str] = {
     "fourier_features": "fourier",
     "periods": "periodic",
     "adaptive": "adaptive",
+    "omega": "siren",
 }
+_OFF: tuple[Any, ...] = (None, False, 0, {})  # values of a network's settings that are not in use
 
 
 _OPTIMIZER: Mapping[str, str] = {
@@ -533,7 +543,7 @@ def bibtex(
       method: a method's name, such as `"modsync+lra+dcgd"`; `"own"` adds nothing.
       problem: a problem's name; your own problem, or no name, adds nothing.
       network: the kind of network and the settings in use, one or several of `"modified-mlp"`,
-        `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`.
+        `"piratenet"`, `"factorized"`, `"fourier_features"`, `"periods"`, `"adaptive"`, `"omega"`.
       optimizer: optimisers and phases, one or several of `"adam"`, `"adamw"`, `"muon"`, `"soap"`,
         `"lbfgs"`, `"bfgs"`, `"ssbfgs"`, `"ssbroyden"`, `"gauss-newton"`; `"momentum"` and
         `"sketch"` for these settings of the last one, `"rad"` and `"r3"` for points drawn where
@@ -565,7 +575,9 @@ def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
       optimizers: its optimisers and phases, as in `bibtex`.
     """
     ours = config["architecture"] is not None  # the user's own network has no settings
-    used = [name for name in _NETWORK if ours and (config["network"] == name or config.get(name))]
+    settings = {**config, "omega": config.get("omega", 1.0) != 1.0}
+    chosen = [name for name in _NETWORK if settings.get(name) not in _OFF]
+    used = [config["network"], *chosen] if ours else []
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
     weights = [name for name in ("balance", "causal", "attention") if config.get(name)]
     return bibtex(config["method"], known, used, [*optimizers, *weights])

@@ -8,6 +8,7 @@ order by Faà di Bruno's formula.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial, reduce
@@ -207,7 +208,7 @@ def elementwise(function: Callable[[Array], Array], x: Any) -> Any:
       x: an array, or a jet.
     """
     if not isinstance(x, Jet):
-        return function(x)
+        return _derivatives(function, x, 0)[0]
     order = max((len(split) for bend in x.bends for split, _ in bend), default=1)
     value, *slopes = _derivatives(function, x.value, order)
     carried = []
@@ -291,13 +292,53 @@ def _tanh(z: Array) -> tuple[Array, ...]:
 
 
 def _sin(z: Array) -> tuple[Array, ...]:
-    value, slope = jnp.sin(z), jnp.cos(z)
+    value, slope = _sin_and_cos(z)
     return value, slope, -value, -slope
 
 
 def _cos(z: Array) -> tuple[Array, ...]:
-    value, slope = jnp.cos(z), -jnp.sin(z)
-    return value, slope, -value, -slope
+    minus_slope, value = _sin_and_cos(z)
+    return value, -minus_slope, -value, minus_slope
+
+
+@jax.custom_jvp
+def _sin_and_cos(z: Array) -> tuple[Array, Array]:
+    """Sine and cosine.
+
+    In double precision XLA calls a library function for each number on CPUs, which takes ten times
+    as long as this series. The quarter turns that are taken off have three parts (Cody & Waite
+    1980). The first has 33 bits, so that its multiples are exact up to 2^20 quarter turns; errors
+    of larger angles are below those of rounding the angle.
+    """
+    if z.dtype != jnp.float64:
+        return jnp.sin(z), jnp.cos(z)
+    turns = jnp.round(z * (2 / math.pi))
+    rest = z - turns * 1.5707963267341256
+    rest = rest - turns * 6.077100506303966e-11 - turns * 2.0222662487959506e-21
+    square = rest * rest
+    sine, cosine = rest * _series(square, 1), _series(square, 0)
+    quarter = jnp.mod(turns, 4.0)
+    odd = jnp.mod(turns, 2.0) == 1
+    sine, cosine = jnp.where(odd, cosine, sine), jnp.where(odd, sine, cosine)
+    sine = jnp.where(quarter >= 2, -sine, sine)
+    return sine, jnp.where((quarter == 1) | (quarter == 2), -cosine, cosine)
+
+
+@_sin_and_cos.defjvp
+def _sin_and_cos_jvp(primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    sine, cosine = _sin_and_cos(*primals)
+    return (sine, cosine), (cosine * tangents[0], -sine * tangents[0])
+
+
+def _series(square: Array, first: int) -> Array:
+    """Nine terms of Taylor's series of the cosine, or with `first` 1 of the sine over its argument.
+
+    The first term left out is below 1e-19 where the square is below (π/4)².
+    """
+    total = jnp.zeros_like(square)
+    for k in reversed(range(9)):
+        total = total * square + (-1.0) ** k / math.factorial(2 * k + first)
+    return total
 
 
 _KNOWN: Mapping[Any, Callable[[Array], tuple[Array, ...]]] = {

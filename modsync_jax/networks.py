@@ -40,11 +40,15 @@ class Network(nn.Module):
       width: units of each hidden layer.
       depth: number of hidden layers (of blocks in `PirateNet`); a linear output layer follows them.
       outputs: m, the number of values.
-      activation: a name in `ACTIVATIONS`.
+      activation: a name in `ACTIVATIONS`, or several with slashes between, which the layers take
+        in turn: `sin/tanh`.
       shift: inputs become `(x - shift) / scale`, with one number for each coordinate; if both are
         empty, inputs stay as they are. The mean and standard deviation of the domain are the usual
         choice.
       scale: see `shift`.
+      omega: a factor of what enters the first layer, as ω₀ of Sitzmann et al., Implicit Neural
+        Representations with Periodic Activation Functions, NeurIPS 2020. Xavier's initialisation
+        makes the first kernel small, because a layer has many more units than a point coordinates.
       periods: the period of each coordinate, 0 for those that have none; see `Periodic`.
       fourier_features: number of random Fourier features, 0 for none; see `FourierFeatures`.
       fourier_scale: standard deviation of their frequencies.
@@ -63,6 +67,7 @@ class Network(nn.Module):
     activation: str = "tanh"
     shift: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    omega: float = 1.0
     periods: tuple[float, ...] = ()
     fourier_features: int = 0
     fourier_scale: float = 1.0
@@ -76,7 +81,8 @@ class Network(nn.Module):
         for name in ("width", "depth", "outputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        lookup("activation", self.activation, ACTIVATIONS)
+        for name in self.activation.split("/"):
+            lookup("activation", name, ACTIVATIONS)
         if len(self.shift) != len(self.scale) or 0 in self.scale:
             raise ValueError(
                 "shift and scale need one number each for every coordinate, and no scale of zero;"
@@ -105,15 +111,17 @@ class Network(nn.Module):
             x = jets.concatenate([Periodic(self.periods)(raw), jets.take(x, free)])
         if self.fourier_features:
             x = FourierFeatures(self.fourier_features, self.fourier_scale, self.param_dtype)(x)
-        return x
+        return x if self.omega == 1 else x * self.omega
 
     def dense(self, features: int, x: Any) -> Any:
         """Returns a linear layer of `x`."""
         return Dense(features, self.factorized, self.param_dtype)(x)
 
-    def layer(self, features: int, x: Any) -> Any:
-        """Returns a hidden layer of `x`."""
-        return Activation(self.activation, self.adaptive, self.param_dtype)(self.dense(features, x))
+    def layer(self, features: int, x: Any, index: int = 0) -> Any:
+        """Returns the hidden layer of `x` with this index."""
+        names = self.activation.split("/")
+        activation = Activation(names[index % len(names)], self.adaptive, self.param_dtype)
+        return activation(self.dense(features, x))
 
 
 class MLP(Network):
@@ -123,8 +131,8 @@ class MLP(Network):
     def __call__(self, x: Any) -> Any:
         """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
         x = self.embed(x)
-        for _ in range(self.depth):
-            x = self.layer(self.width, x)
+        for index in range(self.depth):
+            x = self.layer(self.width, x, index)
         return self.dense(self.outputs, x)
 
 
@@ -144,8 +152,8 @@ class ModifiedMLP(Network):
         """Returns the values `[..., outputs]` at the points `x` of shape `[..., d]`."""
         x = self.embed(x)
         u, v = self.layer(self.width, x), self.layer(self.width, x)
-        for _ in range(self.depth):
-            x = _gate(self.layer(self.width, x), u, v)
+        for index in range(self.depth):
+            x = _gate(self.layer(self.width, x, index), u, v)
         return self.dense(self.outputs, x)
 
 
@@ -169,9 +177,9 @@ class PirateNet(Network):
         u, v = self.layer(self.width, x), self.layer(self.width, x)
         for index in range(self.depth):
             alpha = self.param(f"alpha_{index}", nn.initializers.zeros_init(), (), self.param_dtype)
-            h = _gate(self.layer(self.width, x), u, v)
-            h = _gate(self.layer(self.width, h), u, v)
-            x = alpha * self.layer(x.shape[-1], h) + (1.0 - alpha) * x
+            h = _gate(self.layer(self.width, x, 3 * index), u, v)
+            h = _gate(self.layer(self.width, h, 3 * index + 1), u, v)
+            x = alpha * self.layer(x.shape[-1], h, 3 * index + 2) + (1.0 - alpha) * x
         return self.dense(self.outputs, x)
 
 

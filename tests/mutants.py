@@ -258,7 +258,6 @@ MUTANTS = [
     *rows(
         "optimizers/_gauss_newton.py",
         "tests/optimizers/test_gauss_newton.py",
-        ("primal = size <= count", "primal = True"),
         ("(values[-1] - values)", "(values - values[-1])"),
         ("seen += shift * tests", "pass"),
         ("lambda step: product(step) + lam * step", "product"),

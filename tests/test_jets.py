@@ -90,6 +90,28 @@ def test_any_function_can_be_called(x64):
     assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
 
 
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4, 1e6, 1e12])
+@pytest.mark.parametrize(("ours", "exact"), [(jnp.sin, np.sin), (jnp.cos, np.cos)])
+def test_sines_and_cosines_have_the_digits_of_a_library(x64, ours, exact, size):
+    """At random numbers, and where the quarter turns change; NumPy's are below one unit."""
+    z = size * np.random.default_rng(0).uniform(-1, 1, 4000)
+    quarters = np.round(size) // 2 + np.arange(-40, 41) / 2
+    z = np.concatenate([z, quarters * np.pi / 2, np.nextafter(quarters * np.pi / 2, 0), [0.0]])
+    # a unit at 1; beyond 2^20 quarter turns, the rounding of the angle itself
+    allowed = np.finfo(float).eps * np.where(np.abs(z) < 2**20, 1, np.abs(z))
+    assert (np.abs(jets.elementwise(ours, jnp.asarray(z)) - exact(z)) <= allowed).all()
+
+
+def test_sines_and_cosines_of_other_dtypes_and_of_what_is_not_finite(x64):
+    z = jnp.linspace(-9, 9, 50, dtype=jnp.float32)
+    assert jets.elementwise(jnp.sin, z).dtype == np.float32
+    np.testing.assert_array_equal(jets.elementwise(jnp.sin, z), jnp.sin(z))
+    np.testing.assert_array_equal(jets.elementwise(jnp.cos, z), jnp.cos(z))
+    assert np.isnan(jets.elementwise(jnp.sin, jnp.array([np.nan, np.inf, -np.inf]))).all()
+    slope = jax.grad(jax.grad(lambda z: jets.elementwise(jnp.sin, z)))
+    assert slope(0.3) == pytest.approx(-np.sin(0.3), rel=1e-14)
+
+
 @pytest.mark.parametrize("function", [jnp.tanh, jnp.sin, jnp.cos, jnp.exp])
 def test_derivatives_of_an_activation_are_those_of_forward_mode(x64, function):
     """Of the first four; those written out are three, and the fourth is the slope of the third."""

@@ -152,6 +152,7 @@ def test_every_part_problem_and_entry_has_its_source():
     for name in problems.names():
         used |= set(citations.keys("sum", name))
     network = ["modified-mlp", "piratenet", "factorized", "fourier_features", "periods", "adaptive"]
+    network.append("omega")
     used |= set(citations.keys("sum", network=network))
     others = ["momentum", "sketch", "rad", "r3", "balance", "causal", "attention"]
     used |= set(citations.keys("sum", optimizer=[*_phases.KINDS, *others]))

@@ -20,15 +20,16 @@ def parameters(network, d=2):
 
 def test_the_network_is_its_formula_with_depth_hidden_layers(x64):
     network = MLP(
-        width=5, depth=3, outputs=2, shift=(1.0, -2.0), scale=(0.5, 3.0), param_dtype=jnp.float64
-    )
+        width=5, depth=3, outputs=2, shift=(1.0, -2.0), scale=(0.5, 3.0), activation="sin/tanh",
+        omega=1.5, param_dtype=jnp.float64,
+    )  # fmt: skip
     params = parameters(network)
     x = np.random.default_rng(0).normal(size=(4, 2))
     layers = [params["params"][f"Dense_{i}"] for i in range(4)]
     assert len(params["params"]) == 4
-    hidden = (x - [1.0, -2.0]) / [0.5, 3.0]
-    for layer in layers[:-1]:
-        hidden = np.tanh(hidden @ layer["kernel"] + layer["bias"])
+    hidden = 1.5 * (x - [1.0, -2.0]) / [0.5, 3.0]
+    for layer, function in zip(layers, (np.sin, np.tanh, np.sin), strict=False):
+        hidden = function(hidden @ layer["kernel"] + layer["bias"])
     expected = hidden @ layers[-1]["kernel"] + layers[-1]["bias"]
     # 1e-13: float64 rounding over four layers.
     np.testing.assert_allclose(
@@ -78,6 +79,7 @@ def test_parameter_dtype(x64):
         ({"depth": -1}, "depth must be at least 1, got -1"),
         ({"outputs": 0}, "outputs must be at least 1, got 0"),
         ({"activation": "tahn"}, "unknown activation 'tahn'; did you mean 'tanh'"),
+        ({"activation": "tanh/sni"}, "unknown activation 'sni'; did you mean 'sin'"),
         ({"shift": (0.0,)}, "shift and scale need one number each"),
         ({"shift": (0.0, 0.0), "scale": (1.0, 0.0)}, "no scale of zero"),
         ({"fourier_features": 3}, "fourier_features must be even"),
@@ -101,6 +103,7 @@ OPTIONS = {
     "factorized": {"factorized": True},
     "fourier": {"fourier_features": 6, "fourier_scale": 2.0},
     "periodic": {"periods": (0.0, 2.0)},
+    "turns": {"activation": "sin/tanh/swish", "omega": 3.0},
     "all": {
         "adaptive": 2.0,
         "factorized": True,
@@ -129,44 +132,60 @@ def make(kind, option, **more):
     return network, trained_a_little(parameters(network))
 
 
-def modified_mlp(p, x):
+def modified_mlp(p, x, turn=lambda index: np.tanh):
+    """`turn(index)` is the activation of a hidden layer, and of the encoders at 0."""
     d = [lambda h, i=i: h @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"] for i in range(5)]
-    u, v = np.tanh(d[0](x)), np.tanh(d[1](x))
+    u, v = turn(0)(d[0](x)), turn(0)(d[1](x))
     for i in (2, 3):
-        h = np.tanh(d[i](x))
+        h = turn(i - 2)(d[i](x))
         x = (1 - h) * u + h * v
     return d[4](x)
 
 
-def piratenet(p, x):
+def piratenet(p, x, turn=lambda index: np.tanh):
     d = [lambda h, i=i: h @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"] for i in range(9)]
-    u, v = np.tanh(d[0](x)), np.tanh(d[1](x))
+    u, v = turn(0)(d[0](x)), turn(0)(d[1](x))
     for block in range(2):
         first, second, third = d[2 + 3 * block : 5 + 3 * block]
-        f = np.tanh(first(x))
+        f = turn(3 * block)(first(x))
         z = f * u + (1 - f) * v
-        g = np.tanh(second(z))
+        g = turn(3 * block + 1)(second(z))
         z = g * u + (1 - g) * v
-        h, alpha = np.tanh(third(z)), p[f"alpha_{block}"]
+        h, alpha = turn(3 * block + 2)(third(z)), p[f"alpha_{block}"]
         x = alpha * h + (1 - alpha) * x
     return d[8](x)
 
 
-def test_the_modified_mlp_is_its_formula(x64):
-    network, params = make("modified-mlp", "plain")
+def swish(z):
+    return z / (1 + np.exp(-z))
+
+
+# The settings of networks, and what they mean in the formulas: a factor of the points, and `turn`.
+MEANT = {
+    "plain": (1.0, lambda index: np.tanh),
+    "turns": (3.0, lambda index: (np.sin, np.tanh, swish)[index % 3]),
+}
+
+
+@pytest.mark.parametrize("option", sorted(MEANT))
+def test_the_modified_mlp_is_its_formula(x64, option):
+    network, params = make("modified-mlp", option)
     x = np.random.default_rng(0).normal(size=(4, 2))
-    expected = modified_mlp(params["params"], x)
+    factor, turn = MEANT[option]
+    expected = modified_mlp(params["params"], factor * x, turn)
     np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_a_piratenet_is_its_formula_with_the_encoders_in_the_papers_order(x64):
-    network, params = make("piratenet", "plain")
+@pytest.mark.parametrize("option", sorted(MEANT))
+def test_a_piratenet_is_its_formula_with_the_encoders_in_the_papers_order(x64, option):
+    network, params = make("piratenet", option)
     x = np.random.default_rng(0).normal(size=(4, 2))
     swapped = params["params"] | {  # the gate is (1 - H) U + H V here, and f U + (1 - f) V there
         "Dense_0": params["params"]["Dense_1"],
         "Dense_1": params["params"]["Dense_0"],
     }
-    expected = piratenet(swapped, x)
+    factor, turn = MEANT[option]
+    expected = piratenet(swapped, factor * x, turn)
     np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-13, atol=1e-13)
 
 

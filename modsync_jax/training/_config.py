@@ -120,7 +120,10 @@ class TrainConfig:
     network: str = _field("mlp", "kind of network", tuple(networks.NETWORKS))
     width: int = _field(128, "units of each hidden layer")
     depth: int = _field(5, "number of hidden layers; of blocks for piratenet")
-    activation: str = _field("tanh", "activation function", tuple(networks.ACTIVATIONS))
+    activation: str = _field(
+        "tanh", f"{', '.join(networks.ACTIVATIONS)}; in turns with slashes: sin/tanh"
+    )
+    omega: float = _field(1.0, "factor of what enters the first layer, ω₀ of SIREN")
     adaptive: float = _field(0.0, "factor n of adaptive activations f(n a x); 0: fixed ones")
     factorized: bool = _field(False, "random weight factorisation of all kernels")
     fourier_features: int = _field(0, "random Fourier features of the inputs, an even number")
@@ -228,6 +231,9 @@ class TrainConfig:
                 raise ConfigError(f"{field.name} is {value!r}; it must be a number")
             if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"{field.name} is {value!r}; it must be a whole number")
+        for name in self.activation.split("/"):
+            if name not in networks.ACTIVATIONS:
+                raise ConfigError(str(unknown("activation", name, networks.ACTIVATIONS)))
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
@@ -237,7 +243,7 @@ class TrainConfig:
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more")
         positive = ("learning_rate", "threshold_learning_rate", "beta", "decay_rate")
-        for name in (*positive, "fourier_scale"):
+        for name in (*positive, "fourier_scale", "omega"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
         if self.min_keep > 1:

@@ -343,7 +343,7 @@ def check_fits(problem: Problem, config: TrainConfig) -> None:
         methods.build(config.method, optax.identity(), num_objectives=len(groups))
     except (ValueError, TypeError) as error:
         raise ConfigError(str(error)) from None
-    if config.activation == "relu":
+    if "relu" in config.activation.split("/"):
         _say(
             "warning: a relu network has no second derivatives; equations that have some can't be "
             "solved with it: take tanh or another smooth activation"

@@ -62,6 +62,7 @@ def network_of(problem: Problem, config: TrainConfig) -> networks.Network:
         activation=config.activation,
         shift=problem.domain.mean if scaled else (),
         scale=problem.domain.std if scaled else (),
+        omega=config.omega,
         periods=periods if any(periods) else (),
         fourier_features=config.fourier_features,
         fourier_scale=config.fourier_scale,

@@ -24,6 +24,7 @@ MISTAKES = {
     "schedule": ("cosin", "did you mean 'cosine'"),
     "granularity": ("units", "did you mean 'unit'"),
     "activation": ("tahn", "did you mean 'tanh'"),
+    "omega": (0.0, "positive"),
     "dtype": ("float16", "known: float32, float64"),
     "warmup_steps": (20_000, "below steps=20000"),
     "weight_decay": (-1.0, "0 or more"),
