@@ -256,6 +256,22 @@ MUTANTS = [
         ("tree_set(state.opt_state, value=value, grad=grad)", "tree_set(state.opt_state, value=value)"),
     ),
     *rows(
+        "jets.py",
+        "tests/test_jets.py",
+        ("- turns * 2.0222662487959506e-21", ""),
+        ("range(9)", "range(7)"),
+        ("quarter >= 2", "quarter > 2"),
+        ("cosine * tangents[0], -sine", "cosine * tangents[0], sine"),
+        ("return value, -minus_slope, -value, minus_slope", "return value, minus_slope, -value, minus_slope"),
+    ),
+    *rows(
+        "networks.py",
+        "tests/test_networks.py",
+        ("names[index % len(names)]", "names[0]"),
+        ("self.layer(self.width, h, 3 * index + 1)", "self.layer(self.width, h, 3 * index)"),
+        ("else x * self.omega", "else x"),
+    ),
+    *rows(
         "optimizers/_gauss_newton.py",
         "tests/optimizers/test_gauss_newton.py",
         ("(values[-1] - values)", "(values - values[-1])"),
