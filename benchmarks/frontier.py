@@ -83,6 +83,11 @@ def main() -> None:
         __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=usual
     )
     rows.fill("benchmarks.frontier", RESULTS, runs, cores, _line)
+    pictures()
+
+
+def pictures() -> None:
+    """Draws the figure of the finished runs."""
     reporting.save_figure(partial(draw, rows.load(RESULTS)), FIGURE, pdf=False)
 
 

@@ -88,6 +88,11 @@ def main() -> None:
         for settings in PARTS[run["part"]][1](run["minutes"])
     )
     rows.fill("benchmarks.metric", RESULTS, wanted, cores, _line)
+    pictures()
+
+
+def pictures() -> None:
+    """Draws the figures of the finished runs."""
     done = rows.load(RESULTS)
     reporting.save_figure(partial(draw_cosines, done), IMAGES / "metric_cosines", pdf=False)
     raced = [row for row in done if row["part"] == "race" and row["objectives"] == "grouped"]

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ from the result files.
+"""Writes the tables of docs/ from the result files, and draws the figures of runs against time.
 
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
@@ -16,8 +16,8 @@ from pathlib import Path
 from modsync_jax import reporting
 from modsync_jax.training import _phases
 
+from . import frontier as frontier_runs
 from . import metric as study
-from .frontier import PEERS
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -236,7 +236,7 @@ def replicas(name: str, content: dict) -> list[list[str]]:
 def frontier(name: str, content: dict) -> list[list[str]]:
     """A row per problem: geometric means of the peers' errors, with their spread."""
     known = {row["peer"] for row in content["rows"]}
-    peers = [peer for peer in PEERS if peer in known]
+    peers = [peer for peer in frontier_runs.PEERS if peer in known]
     cases: dict[tuple, dict[str, list[dict]]] = {}
     for row in content["rows"]:
         found = cases.setdefault((row["problem"], row["minutes"], row["cores"]), {})
@@ -377,3 +377,5 @@ if __name__ == "__main__":
     for path in PAGES:
         path.write_text(updated(path.read_text()))
         print(f"written to {path}")
+    frontier_runs.pictures()
+    study.pictures()
