@@ -67,6 +67,8 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         count, points = new.pop("polish_steps", 0), new.pop("polish_points", 8)
         polish = _phases.Phase("lbfgs", count, _phases.LBFGS(points=points))
         new["then"] = str(polish) if count else ""
+    if new.get("architecture"):  # attributes that networks did not have yet
+        new["architecture"] = {"omega": 1.0, **new["architecture"]}
     return new
 
 

@@ -171,7 +171,7 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
             residuals, rows = losses.jacobian(weights, state.points)
             return residuals, rows * kept
 
-        return tx.update(
+        updates, opt_state = tx.update(
             None,
             state.opt_state,
             weights_of(state.params),
@@ -179,6 +179,9 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
             jacobian_fn=jacobian,
             key=jax.random.fold_in(stream(state, SKETCH), state.step),
         )
+        # A sketch's rounding reaches weights that have no derivatives; pruned ones stay zero.
+        flat, unravel = jax.flatten_util.ravel_pytree(updates)
+        return unravel(kept * flat), opt_state
 
     return _Solver(tx.init, learn, move)
 
