@@ -75,10 +75,13 @@ PEERS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Peers that train by another package, in a module of this folder.
+PACKAGES = {"ssbroyden-optimistix": "optimistix_peer", "jno": "jno_peer"}
+
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    usual = [peer for peer in PEERS if peer != "jno"]
+    usual = [peer for peer in PEERS if peer != "jno"]  # it has an environment of its own
     runs, cores = rows.asked(
         __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=usual
     )
@@ -115,9 +118,8 @@ def _one(problem: str, peer: str, seed: int, minutes: float) -> dict[str, Any]:
     jax.config.update("jax_enable_x64", True)
     settings = {"preset": "best", "seed": seed, **PEERS[peer]}
     settings["coefficients"] = COEFFICIENTS.get(problem, {})
-    if peer in ("ssbroyden-optimistix", "jno"):
-        name = "jno_peer" if peer == "jno" else "optimistix_peer"
-        module = importlib.import_module(f".{name}", __package__)
+    if peer in PACKAGES:
+        module = importlib.import_module(f".{PACKAGES[peer]}", __package__)
         found = module.train(problem, settings, _STARTED, 60 * minutes, _KEPT)
     else:
         found = _train(problem, settings, folder_of(problem, peer, seed, minutes), minutes)

@@ -2,7 +2,8 @@
 
 Its SSBroyden minimises the sum of its mean squares, in a network of the size of the recipe's. Its
 points stay, as in its examples: its optimiser takes the gradient's change at a draw for curvature,
-and Burgers blew up with redrawn points. Its own loss selects. The package needs Python 3.12 and
+and Burgers blew up with redrawn points. A seed is that of the network; the points are those of the
+package's own seed. Its own loss selects. The package needs Python 3.12 and
 brings mesh generators, so it has an environment of its own:
 
     python3.12 -m venv .venv-jno
@@ -49,8 +50,8 @@ def train(
     )
     network = jno.nn(mlp)
     network.optimizer(jno.optimizers.ssbroyden())
-    counts = {**found.points, **config.points}
-    losses = _EQUATIONS[problem](network, 2 * counts["residual"], 2 * max(counts.values()) // 10)
+    inside, face = 2 * config.points["residual"], 2 * min(found.points.values())
+    losses = _EQUATIONS[problem](network, inside, face)
     watch = _Watch(_measure.references(found, config), started, seconds)
     jno.core(losses).solve(_MOST, callbacks=[watch])
     times, errors, scores = zip(*watch.seen, strict=True)
@@ -94,22 +95,22 @@ def _field(network: Any, domain: Any, tag: str, count: int) -> tuple[Any, Any, A
     return one, other, network(jno.np.concat([one, other], axis=-1)).bind(x=one, y=other)
 
 
-def _burgers(network: Any, count: int, faces: int) -> list[Any]:
+def _burgers(network: Any, inside: int, face: int) -> list[Any]:
     """Time is the first coordinate of the rectangle."""
     domain = jno.shape.rect(0.0, -1.0, 1.0, 1.0).domain()
-    _, _, u = _field(network, domain, "interior", count)
+    _, _, u = _field(network, domain, "interior", inside)
     equation = u.x + u * u.y - 0.01 / np.pi * u.yy
-    _, x, start = _field(network, domain, "left", faces)
-    sides = [_field(network, domain, side, faces)[2] for side in ("bottom", "top")]
+    _, x, start = _field(network, domain, "left", face)
+    sides = [_field(network, domain, side, face)[2] for side in ("bottom", "top")]
     return [equation.mse, (start + jno.np.sin(np.pi * x)).mse, *(u.mse for u in sides)]
 
 
-def _helmholtz2d(network: Any, count: int, faces: int) -> list[Any]:
+def _helmholtz2d(network: Any, inside: int, face: int) -> list[Any]:
     domain = jno.shape.rect(-1.0, -1.0, 1.0, 1.0).domain()
-    x, y, u = _field(network, domain, "interior", count)
+    x, y, u = _field(network, domain, "interior", inside)
     exact = jno.np.sin(np.pi * x) * jno.np.sin(4 * np.pi * y)
     equation = u.xx + u.yy + u - (1 - 17 * np.pi**2) * exact
-    sides = [_field(network, domain, side, faces)[2] for side in ("left", "right", "bottom", "top")]
+    sides = [_field(network, domain, side, face)[2] for side in ("left", "right", "bottom", "top")]
     return [equation.mse, *(u.mse for u in sides)]
 
 

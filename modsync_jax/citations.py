@@ -483,7 +483,6 @@ _NETWORK: Mapping[str, str] = {
     "adaptive": "adaptive",
     "omega": "siren",
 }
-_OFF: tuple[Any, ...] = (None, False, 0, {})  # values of a network's settings that are not in use
 
 
 _OPTIMIZER: Mapping[str, str] = {
@@ -576,8 +575,7 @@ def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
     """
     ours = config["architecture"] is not None  # the user's own network has no settings
     settings = {**config, "omega": config.get("omega", 1.0) != 1.0}
-    chosen = [name for name in _NETWORK if settings.get(name) not in _OFF]
-    used = [config["network"], *chosen] if ours else []
+    used = [name for name in _NETWORK if ours and (config["network"] == name or settings.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
     weights = [name for name in ("balance", "causal", "attention") if config.get(name)]
     return bibtex(config["method"], known, used, [*optimizers, *weights])
