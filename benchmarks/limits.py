@@ -34,7 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gauss-newton": {"then": f"gauss-newton:{_MOST}", "chunk": 5, "eval_every": 10},
     "points": {"points": {"residual": 4_000}},
     "seldom": {"then": f"ssbroyden(redraw=1000):{_MOST}"},
-    "conditions": {"loss_weights": {"boundary": 10.0}},
+    "conditions": {"loss_weights": {"residual": 0.1}},
     "equation": {"loss_weights": {"residual": 10.0}},
     "wide": {"width": 40},
 }

@@ -365,12 +365,11 @@ def starts(problem: str, seed: int, objectives: str, start: str, minutes: float)
 
 def weights(problem: str, seed: int, weight: float, minutes: float) -> dict[str, Any]:
     """The recipe, or with a weight of the conditions that isn't 0 in the place of its balance."""
-    by_hand = {"balance": 0.0, "loss_weights": {"boundary": weight}}
-    return _recipe(problem, seed, minutes, **by_hand if weight else {})
+    by_hand = {"balance": 0.0, "loss_weights": {"residual": 1 / weight}} if weight else {}
+    return _recipe(problem, seed, minutes, **by_hand)
 
 
 def _recipe(problem: str, seed: int, minutes: float, **changes: Any) -> dict[str, Any]:
-    changes = _shares(problem, changes.get("objectives", "grouped")) | changes
     limit = 60 * minutes - (time.time() - _STARTED)
     settings: dict[str, Any] = {"preset": "best", "time_limit": limit, "progress": False}
     solution = modsync_jax.solve(problem, seed=seed, **settings | changes)
@@ -431,8 +430,7 @@ def _of_race(minutes: float) -> Iterator[dict[str, Any]]:
 
 def _of_starts(minutes: float) -> Iterator[dict[str, Any]]:
     for objectives, start in itertools.product(GROUPINGS, _STARTS):
-        if (objectives, start) not in (("each", "none"), ("each", "sum")):  # as with two
-            yield {"objectives": objectives, "start": start, "minutes": minutes}
+        yield {"objectives": objectives, "start": start, "minutes": minutes}
 
 
 def _of_weights(minutes: float) -> Iterator[dict[str, Any]]:

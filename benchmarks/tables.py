@@ -261,10 +261,6 @@ def metric(file: str, content: dict) -> list[list[str]]:
     for row in found:
         case = cases.setdefault((row["problem"], row.get("objectives", "grouped")), {})
         case.setdefault(study.column(row), []).append(row)
-    for (problem, objectives), case in cases.items():
-        if found[0]["part"] == "starts" and objectives == "each":  # the sum has no objectives
-            together = cases[problem, "grouped"]
-            cases[problem, objectives] = {c: together.get(c, []) for c in columns} | case
     rows = [["problem", "objectives", *columns]]
     for (problem, objectives), case in sorted(cases.items()):
         cells = [_geometric(case.get(name, []), "selected") for name in columns]

@@ -80,8 +80,8 @@ class Dense(Kept):
         proportional to the squared residuals); 0 to keep it instead.
     """
 
-    points: int = 2
-    redraw: int = 100
+    points: int = 3
+    redraw: int = 500
     rad: float = 1.0
     dtype: str = "float64"
     jacobian: float = 0.0

@@ -10,9 +10,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "best": {
         "width": 20,
         "depth": 4,
+        "activation": "sin/tanh",
+        "omega": 4.0,
+        "objectives": "each",
         "steps": 0,
         "then": "ssbroyden:1000000",
-        "points": {"residual": 1000},  # of which the phase takes twice as many
+        "points": {"residual": 1000},  # of which the phase takes three times as many
         "balance": 10.0,
         "time_limit": 300.0,
         "selection": "loss",

@@ -42,7 +42,7 @@ def test_what_is_written_is_read_and_written_again():
     assert ",".join(map(str, phases)) == text == ",".join(map(str, _phases.parse([text])))
     assert [phase.steps for phase in phases] == [200, 30, 6000]
     assert phases[0].settings.learning_rate == 1e-4 and phases[0].settings.dtype == ""
-    assert (phases[2].settings.points, phases[2].settings.redraw) == (4, 100)
+    assert (phases[2].settings.points, phases[2].settings.redraw) == (4, 500)
     assert [phase.freezes for phase in phases] == [False, True, True]
     assert _phases.parse("") == () == _phases.parse([])
 
