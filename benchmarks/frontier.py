@@ -18,7 +18,8 @@ parameters; the smallest error beside it is what the exact solution would have s
   draws them; `r3`, points that stay where the residual is large; `causal`, weights in time;
   `attention`, points as the problem draws them, whose weights follow the residual (vRBA).
 - The recipe with several changes: `grouped`, as `often`, with one balance for all conditions;
-  `tanh`, as `grouped`, with a network of hyperbolic tangents.
+  `tanh`, as `grouped`, with a network of hyperbolic tangents; `sines`, a network of sines, whose
+  inputs are multiplied by eight, which oscillates more.
 
 The lid of the cavities is at rest in its corners, `regularization=1`: nothing jumps there.
 
@@ -66,6 +67,7 @@ PEERS: dict[str, dict[str, Any]] = {
         "omega": 1.0,
         "then": f"ssbroyden({_OFTEN}):{_MOST}",
     },
+    "sines": {"activation": "sin", "omega": 8.0},
     "weight10": {"balance": 0.0, "loss_weights": {"residual": 0.1}},
     "wide": {"width": 30},
     "points": {"points": {"residual": 2_000}},
