@@ -380,6 +380,8 @@ MUTANTS = [
         ("gamma = ys / yy", "gamma = yy / ys"),
         ("& jnp.isfinite(here)", ""),
         ("found.low > 0, jnp.where(new", "found.low >= 0, jnp.where(new"),
+        ("found.evaluations == 1", "found.evaluations > 1"),
+        ("_GROWTH * found.low", "found.low"),
     ),
     *rows(
         "optimizers/_soap.py",

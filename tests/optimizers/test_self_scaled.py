@@ -114,6 +114,21 @@ def test_every_step_meets_the_wolfe_conditions(name, x64):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_line_search_begins_with_the_step_that_the_one_before_found(name, x64):
+    found, states = run(METHODS[name](), rosenbrock, jnp.linspace(-1.0, 1.2, 6), 30)
+    for k in range(1, 30):
+        direction = -states[k].inverse_hessian @ jax.grad(rosenbrock)(found[k])
+        moved = found[k + 1] - found[k]
+        step = (moved @ direction) / (direction @ direction)
+        next_trial = step
+        if states[k + 1].evaluations == 1:
+            np.testing.assert_allclose(step, states[k].trial, rtol=1e-9)  # rounding of the sums
+            next_trial = 1.5 * step
+        np.testing.assert_allclose(states[k + 1].trial, np.clip(next_trial, 0.05, 1.0), rtol=1e-9)
+    assert {int(state.evaluations) for state in states[2:]} >= {1, 2}
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_convergence_is_superlinear_where_the_solution_is_known(name, x64):
     start = {"a": jnp.linspace(0.2, 1.6, 5), "b": jnp.array([0.3, 1.9, 1.2])}
     found, _ = run(METHODS[name](), least_squares, start, 120)
