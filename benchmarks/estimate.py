@@ -5,7 +5,8 @@ the answer is compared with its error on the test grid. With the residuals r of 
 Jacobian J by the weights, A = JᵀJ + λI, and the Jacobian U of the solution at points of the domain:
 
 - `score`: the square root of the loss, over the norm of the solution.
-- `step`: |U A⁻¹ Jᵀ r|, the change by one Gauss-Newton step.
+- `step`: |U A⁻¹ Jᵀ r|, the change by one Gauss-Newton step; without weights this is the estimate
+  that runs show.
 - `noise`: √(|r|² tr(A⁻¹UᵀU) / tr(A⁻¹JᵀJ)), the error if residuals are noise, equal in all rows
   (Laplace's approximation).
 - `both`: the geometric mean of the two.
@@ -30,7 +31,7 @@ from jax.flatten_util import ravel_pytree
 
 from modsync_jax import problems
 from modsync_jax.problems import Problem
-from modsync_jax.training import TrainConfig, _losses, load, read_config
+from modsync_jax.training import TrainConfig, _estimate, _losses, load, read_config
 
 from . import machine
 from .frontier import RUNS
@@ -39,7 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "estimate.json"
 PyTree = Any
 _TIMES = 4  # as many points as the recipe's step has
 _POINTS = 1_000  # of the domain
-_DAMPING = 1e-10  # of the largest eigenvalue
+_DAMPING = 1e-10  # of the trace of JᵀJ
 
 
 def main() -> None:
@@ -76,9 +77,8 @@ def one(run: Path) -> dict[str, Any]:
     estimates: dict[str, float] = {}
     for suffix, settings in {"": plain, " weighed": weighed}.items():
         losses = _losses.build(problem, solution.network, settings, lambda points: points)
-        score, step, noise = map(
-            float, jax.jit(partial(_asked, problem, losses))(solution.params, key)
-        )
+        step = float(jax.jit(_estimate.build(problem, losses))(solution.params))
+        score, noise = map(float, jax.jit(partial(_asked, problem, losses))(solution.params, key))
         if settings is plain:
             estimates["score"] = score
         found = {"step": step, "noise": noise, "both": float(np.sqrt(step * noise))}
@@ -93,7 +93,7 @@ def one(run: Path) -> dict[str, Any]:
 
 
 def _asked(problem: Problem, losses: _losses.Losses, params: PyTree, key: Array) -> Any:
-    """The estimates `score`, `step` and `noise` of parameters."""
+    """The estimates `score` and `noise` of parameters."""
     flat, unravel = ravel_pytree(params)
     batch = losses.sample(key, _TIMES, flat.dtype)
     points = problem.sample(key, {"residual": _POINTS}, "uniform", flat.dtype)["residual"]
@@ -107,15 +107,13 @@ def _asked(problem: Problem, losses: _losses.Losses, params: PyTree, key: Array)
     norm = jnp.linalg.norm(jax.vmap(lambda x: values(flat, x))(points))
     r, jacobian = losses.jacobian(params, batch)
     product = jacobian.T @ jacobian
-    top = jnp.linalg.norm(product, 2)
-    factor = jnp.linalg.cholesky(product + _DAMPING * top * jnp.eye(flat.size))
-    step = rows @ jax.scipy.linalg.cho_solve((factor, True), jacobian.T @ r)
+    factor = jnp.linalg.cholesky(product + _DAMPING * jnp.trace(product) * jnp.eye(flat.size))
 
     def trace(rows: Array) -> Array:
         return jnp.square(jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)).sum()
 
     noise = jnp.sqrt(r @ r * trace(rows) / trace(jacobian))
-    return jnp.sqrt(r @ r * len(points)) / norm, jnp.linalg.norm(step) / norm, noise / norm
+    return jnp.sqrt(r @ r * len(points)) / norm, noise / norm
 
 
 if __name__ == "__main__":

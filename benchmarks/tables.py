@@ -241,13 +241,15 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     for row in content["rows"]:
         found = cases.setdefault((row["problem"], row["minutes"], row["cores"]), {})
         found.setdefault(row["peer"], []).append(row)
-    rows = [["problem", "minutes", "cores", "weights", "seeds", *peers, f"{peers[0]}, smallest"]]
+    also = [peer for peer in peers if peer == "recipe"]  # has a column of its smallest errors
+    head = ["problem", "minutes", "cores", "weights", "seeds", *peers]
+    rows = [head + [f"{peer}, smallest" for peer in also]]
     for (problem, minutes, cores), by_peer in sorted(cases.items()):
         weights = sorted({run["parameters"] for found in by_peer.values() for run in found})
         line = [f"`{problem}`", f"{minutes:g}", str(cores), "–".join(f"{n:,}" for n in weights)]
         line.append("–".join(sorted({str(len(found)) for found in by_peer.values()})))
         line += [_geometric(by_peer.get(peer, []), "selected") for peer in peers]
-        rows.append([*line, _geometric(by_peer.get(peers[0], []), "smallest")])
+        rows.append(line + [_geometric(by_peer.get(peer, []), "smallest") for peer in also])
     return rows
 
 

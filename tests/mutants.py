@@ -384,6 +384,15 @@ MUTANTS = [
         ("_GROWTH * found.low", "found.low"),
     ),
     *rows(
+        "training/_estimate.py",
+        "tests/training/test_estimate.py",
+        ("dense and precise and", "dense and"),
+        ("and not settings.cg", ""),
+        ("jnp.linalg.norm(changes) / jnp.linalg.norm(found)", "jnp.linalg.norm(changes)"),
+        ("jacobian.T @ residuals", "jacobian.T @ jnp.abs(residuals)"),
+        ("_DAMPING * jnp.trace(product)", "_DAMPING * jnp.trace(product) ** 2"),
+    ),
+    *rows(
         "optimizers/_soap.py",
         "tests/optimizers/test_soap.py",
         ("(count % frequency == 0) & (state.count > 0)", "state.count % frequency == 0"),

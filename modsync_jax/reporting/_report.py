@@ -284,11 +284,15 @@ def _facts(run: Run) -> list[list[str]]:
     result, timing = run.result, run.result["timing"]
     phases = [f"{end - start:,} of {name}" for name, start, end in run.phases]
     steps = ", then ".join(phases) if len(phases) > 1 else f"{run.phases[0][2]:,}"
+    estimated = ""
+    if estimate := result.get("estimate"):
+        estimated = f"{number(estimate['relative_l2'])}, {estimate['reliability']}"
     weights = [f"{k} {number(weight)}" for k, weight in result.get("loss_weights", {}).items()]
     return [
         ["steps", steps],
         *([["loss weights", ", ".join(weights)]] if weights else []),
         ["selected step", f"{result['selected_step']:,}"],
+        *([["error without a reference", estimated]] if estimated else []),
         ["trainable parameters", f"{result['parameters']:,}"],
         ["seed", str(result["seed"])],
         ["training time", f"{number(timing['training_seconds'])} s"],

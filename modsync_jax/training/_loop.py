@@ -17,6 +17,7 @@ from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import (
     _balance,
+    _estimate,
     _measure,
     _memory,
     _optimizers,
@@ -259,6 +260,13 @@ def _train(
     clock = _measure.Clock()
     label = f"{problem.name} {config.trained_by}"
     limit = config.time_limit
+    shown, estimated = dict[str, float](), 0.0  # an estimate, and when it was made
+
+    def estimate(state: TrainState) -> float | None:
+        """The error of the parameters selected so far, without a reference."""
+        params = transform.export(state.best_params)
+        return float(program.estimate(params)) if _estimate.possible(config, params) else None
+
     with Meter(label, config.total_steps, step, limit=limit, enabled=progress) as meter:
         meter.line(_measure.headline(problem, config))
 
@@ -269,7 +277,7 @@ def _train(
                 folder.append(row)
             rows.append(row)
             clock.mark(int(row["step"]))
-            meter.row(row, clock.rate)
+            meter.row(row | shown, clock.rate)
             return state
 
         if not rows:
@@ -288,6 +296,9 @@ def _train(
                 state = record(state)
             if folder is not None and (chunk.saves or over or stopped or not healthy):
                 folder.save(int(state.step), state)
+            if healthy and chunk.saves and clock.elapsed > _estimate.GROWTH * estimated:
+                found, estimated = estimate(state), clock.elapsed
+                shown = {} if found is None else {"estimate": found}
             if not healthy:
                 kept = f"; the last good state is in {folder.path}" if folder is not None else ""
                 broke = _measure.what_broke(int(state.step), state.losses, program.objectives)
@@ -302,6 +313,8 @@ def _train(
                 break
     trained = state.best_params
     result = _measure.summary(problem, config, rows, state, clock)
+    if (found := estimate(state)) is not None:
+        result["estimate"] = {"relative_l2": found, "reliability": _estimate.RELIABILITY}
     params = transform.export(trained)
     return Solution(network, problem.coordinates, params, trained, result, rows)
 

@@ -102,4 +102,6 @@ def describe(row: Mapping[str, float]) -> str:
             parts.append(f"keep {value:.0%}")
         elif name == "test/relative_l2":
             parts.append(f"error {value:.2e}")
+        elif name == "estimate":
+            parts.append(f"estimated {value:.0e}")
     return "  ".join(parts)

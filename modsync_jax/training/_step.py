@@ -16,6 +16,7 @@ from modsync_jax import networks
 from modsync_jax.problems import Problem, without_weights
 from modsync_jax.training import (
     _conflict,
+    _estimate,
     _evaluate,
     _first_order,
     _losses,
@@ -40,6 +41,8 @@ class Program(NamedTuple):
       evaluate: `(state, reference points and values) -> (state, row)`.
       residuals: `(state, phase) -> (points, residuals)` for the batch of the next step: both by
         term, and the residuals also by equation, [N] each.
+      estimate: `(plain parameters) -> []`, the relative L2 error without a reference; see
+        `_estimate.possible`.
       objectives: the names of the K objectives in order.
     """
 
@@ -48,6 +51,7 @@ class Program(NamedTuple):
     advance: Callable[[TrainState, int, int], TrainState]
     evaluate: _evaluate.Evaluate
     residuals: Callable[[TrainState, int], tuple[Any, dict[str, dict[str, Array]]]]
+    estimate: Callable[[PyTree], Array]
     objectives: tuple[str, ...]
 
 
@@ -145,12 +149,14 @@ def build(
         return batch, problem.pointwise(*losses.fields(export(state.params)), batch)
 
     known = not isinstance(config.optimizer, _optimizers.Own)
+    plain = config.with_numbers({"loss_weights": {}})
     return Program(
         init=init,
         begin=lambda state, phase: stages[phase].begin(state),
         advance=advance,
         evaluate=_evaluate.build(problem, losses, config, rate if known else None),
         residuals=residuals,
+        estimate=_estimate.build(problem, _losses.build(problem, network, plain, place)),
         objectives=losses.names,
     )
 
@@ -162,4 +168,5 @@ def compiled(program: Program) -> Program:
         advance=jax.jit(program.advance, static_argnums=(1, 2), donate_argnums=0),
         evaluate=jax.jit(program.evaluate, donate_argnums=0),
         residuals=jax.jit(program.residuals, static_argnums=1),
+        estimate=jax.jit(program.estimate),
     )
