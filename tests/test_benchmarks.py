@@ -102,6 +102,7 @@ def test_a_table_of_the_study_of_metrics_has_ratios_to_its_first_column(tmp_path
         _metric_row("starts", "heat", 1e-3, start="none"),
         _metric_row("starts", "heat", 4e-3, start="none"),  # another seed
         _metric_row("starts", "heat", 4e-3, start="dcgd"),
+        _metric_row("starts", "heat", 2e-3, "each", start="none"),
         _metric_row("starts", "heat", 1e-3, "each", start="dcgd"),
         _metric_row("starts", "wave", 1e-2, start="none"),
         _metric_row("race", "wave", 1.0, method="sum", start="none"),
@@ -112,10 +113,9 @@ def test_a_table_of_the_study_of_metrics_has_ratios_to_its_first_column(tmp_path
         for line in tables.table("metric of starts").splitlines()
     ]
     assert lines[0] == ["problem", "objectives", "none", "dcgd"]
-    heat = "2.00e-3\xa0×÷\xa02.67"
     assert lines[2:] == [
-        ["`heat`", "each", heat, "1.00e-3"],  # the sum is the same for all objectives
-        ["`heat`", "grouped", heat, "4.00e-3"],
+        ["`heat`", "each", "2.00e-3", "1.00e-3"],
+        ["`heat`", "grouped", "2.00e-3\xa0×÷\xa02.67", "4.00e-3"],
         ["`wave`", "grouped", "1.00e-2", ""],
         ["over `none`", "", "", "1 (0.5 to 2)"],
     ]
