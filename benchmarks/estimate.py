@@ -19,6 +19,7 @@ Usage: python -m benchmarks.estimate [RUN ...]
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,16 @@ def main() -> None:
         print(f"{run.name:40} {true:.1e}  {shown}", flush=True)
         rows.append({"run": run.name, **found})
     for name in dict.fromkeys(name for row in rows for name in row["estimates"]):
-        ratios = [r["estimates"][name] / r["error"] for r in rows if name in r["estimates"]]
-        within = sum(1 / 3 <= ratio <= 3 for ratio in ratios)
-        print(f"{name:16} within a factor of three {within} of {len(ratios)}")
+        print(f"{name:16} within a factor of three {near(rows, name)} of {len(rows)}")
     lines = ",\n".join(map(json.dumps, rows))
     content = f'{{"machine": {json.dumps(machine.describe())},\n"rows": [\n{lines}\n]}}\n'
     RESULTS.write_text(content, encoding="utf-8")
+
+
+def near(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """How many runs' errors lie within a factor of three of an estimate."""
+    ratios = [row["estimates"].get(name, 0.0) / row["error"] for row in rows]
+    return sum(1 / 3 <= ratio <= 3 for ratio in ratios)
 
 
 def one(run: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from modsync_jax import reporting
 from modsync_jax.training import _phases
 
+from . import estimate as estimate_runs
 from . import frontier as frontier_runs
 from . import metric as study
 
@@ -253,6 +254,18 @@ def frontier(name: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def estimate(name: str, content: dict) -> list[list[str]]:
+    """A row per run: each estimate of its error over the error, and how many are near it."""
+    titles = {"step": "step", "score": "loss", "step weighed": "step, weighed", "noise": "noise"}
+    rows = [["problem", "error", *titles.values()]]
+    for row in content["rows"]:
+        problem, ratios = row["run"].split("-")[1], [row["estimates"][k] for k in titles]
+        cells = [f"{ratio / row['error']:.2g}" for ratio in ratios]
+        rows.append([f"`{problem}`", _scientific(row["error"]), *cells])
+    counts = [str(estimate_runs.near(content["rows"], name)) for name in titles]
+    return [*rows, ["within a factor of three", "", *counts]]
+
+
 def metric(file: str, content: dict) -> list[list[str]]:
     """One part of the study of metrics."""
     found = content["rows"]
@@ -307,6 +320,7 @@ def _geometric(runs: list[dict], kind: str) -> str:
 
 KINDS = {
     "frontier": frontier,
+    "estimate": estimate,
     "metric": metric,
     "step_time": step_time,
     "memory": memory,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import metric, rows, tables
+from benchmarks import estimate, metric, rows, tables
 from modsync_jax import optimizers, problems
-from modsync_jax.training import TrainConfig, _losses, _step
+from modsync_jax.training import TrainConfig, _estimate, _losses, _step
 
 
 @pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
@@ -273,3 +273,24 @@ def test_a_step_of_the_sum_in_the_metric_is_one_of_gauss_newton(x64, objectives)
         updates,
     )
     np.testing.assert_allclose(damping, state.damping, rtol=1e-9)
+
+
+def test_a_table_of_estimates_counts_those_within_a_factor_of_three(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    names = ("step", "score", "step weighed", "noise")
+    found = [
+        {"run": "5min-heat-recipe-0", "error": 2e-6, "estimates": dict.fromkeys(names, e)}
+        for e in (2e-6, 6.1e-6, 0.66e-6)
+    ]
+    (tmp_path / "estimate.json").write_text(json.dumps({"rows": found}))
+    made = tables.table("estimate").splitlines()
+    assert made[2] == "| `heat` | 2.00e-6 | 1 | 1 | 1 | 1 |"
+    assert made[3:5] == [made[2].replace(" 1 |", f" {ratio} |") for ratio in ("3", "0.33")]
+    assert made[5] == "| within a factor of three |  | 1 | 1 | 1 | 1 |"
+
+
+def test_runs_tell_the_reliability_that_was_measured():
+    rows = json.loads((tables.RESULTS / "estimate.json").read_text())["rows"]
+    assert len({row["run"] for row in rows}) == len(rows) == len(problems.names())
+    count = estimate.near(rows, "step")
+    assert _estimate.RELIABILITY.endswith(f"on {count} of {len(rows)} problems")

