@@ -39,9 +39,6 @@ from .frontier import RUNS
 
 RESULTS = Path(__file__).parent / "results" / "estimate.json"
 PyTree = Any
-_TIMES = 4  # as many points as the recipe's step has
-_POINTS = 1_000  # of the domain
-_DAMPING = 1e-10  # of the trace of JᵀJ
 
 
 def main() -> None:
@@ -90,7 +87,9 @@ def one(run: Path) -> dict[str, Any]:
         estimates |= {name + suffix: value for name, value in found.items()}
     stem = run.name.rpartition("-")[0]
     for other in sorted(path for path in run.parent.glob(f"{stem}-*") if path != run)[:1]:
-        points = problem.sample(key, {"residual": _POINTS}, "uniform", jnp.float64)["residual"]
+        points = problem.sample(key, {"residual": _estimate.POINTS}, "uniform", jnp.float64)[
+            "residual"
+        ]
         one, two = solution(points), load(other)(points)
         difference = jnp.linalg.norm(one - two) / jnp.linalg.norm(one)
         estimates["seeds"] = float(difference / np.sqrt(2))
@@ -100,8 +99,8 @@ def one(run: Path) -> dict[str, Any]:
 def _asked(problem: Problem, losses: _losses.Losses, params: PyTree, key: Array) -> Any:
     """The estimates `score` and `noise` of parameters."""
     flat, unravel = ravel_pytree(params)
-    batch = losses.sample(key, _TIMES, flat.dtype)
-    points = problem.sample(key, {"residual": _POINTS}, "uniform", flat.dtype)["residual"]
+    batch = losses.sample(key, _estimate.TIMES, flat.dtype)
+    points = problem.sample(key, {"residual": _estimate.POINTS}, "uniform", flat.dtype)["residual"]
 
     def values(flat: Array, x: Array) -> Array:
         u, unknowns = losses.fields(unravel(flat))
@@ -112,7 +111,9 @@ def _asked(problem: Problem, losses: _losses.Losses, params: PyTree, key: Array)
     norm = jnp.linalg.norm(jax.vmap(lambda x: values(flat, x))(points))
     r, jacobian = losses.jacobian(params, batch)
     product = jacobian.T @ jacobian
-    factor = jnp.linalg.cholesky(product + _DAMPING * jnp.trace(product) * jnp.eye(flat.size))
+    factor = jnp.linalg.cholesky(
+        product + _estimate.DAMPING * jnp.trace(product) * jnp.eye(flat.size)
+    )
 
     def trace(rows: Array) -> Array:
         return jnp.square(jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)).sum()

@@ -390,7 +390,7 @@ MUTANTS = [
         ("and not settings.cg", ""),
         ("jnp.linalg.norm(changes) / jnp.linalg.norm(found)", "jnp.linalg.norm(changes)"),
         ("jacobian.T @ residuals", "jacobian.T @ jnp.abs(residuals)"),
-        ("_DAMPING * jnp.trace(product)", "_DAMPING * jnp.trace(product) ** 2"),
+        ("DAMPING * jnp.trace(product)", "DAMPING * jnp.trace(product) ** 2"),
     ),
     *rows(
         "optimizers/_soap.py",

@@ -18,18 +18,18 @@ PyTree = Any
 GROWTH = 1.5  # of the time of a run between two estimates
 LARGEST = 5_000  # parameters: three matrices of n² numbers are 600 MB
 RELIABILITY = "within a factor of three of the error on 11 of 15 problems"
-_TIMES = 4  # as many points as a step has
-_POINTS = 1_000  # at which the change of the solution is measured
-_DAMPING = 1e-10  # of the trace of JᵀJ
+TIMES = 4  # as many points as a step has
+POINTS = 1_000  # at which the change of the solution is measured
+DAMPING = 1e-10  # of the trace of JᵀJ
 
 
 def possible(config: TrainConfig, params: PyTree) -> bool:
-    """Whether a run has an estimate: its last phase has matrices of n² numbers in float64."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    """Whether parameters have an estimate: in float64, in a run that ends with n² numbers."""
+    leaves = jax.tree.leaves(params)
+    precise = all(leaf.dtype == jnp.float64 for leaf in leaves)
     settings = config.phases[-1].settings
     dense = isinstance(settings, Dense) or (isinstance(settings, GaussNewton) and not settings.cg)
-    precise = (settings.dtype or config.dtype) == "float64"
-    return dense and precise and size <= LARGEST
+    return dense and precise and sum(leaf.size for leaf in leaves) <= LARGEST
 
 
 def build(problem: Problem, losses: Losses) -> Callable[[PyTree], Array]:
@@ -50,8 +50,8 @@ def build(problem: Problem, losses: Losses) -> Callable[[PyTree], Array]:
 
     def estimate(params: PyTree) -> Array:
         flat, unravel = ravel_pytree(params)
-        batch = losses.sample(jax.random.key(0), _TIMES, flat.dtype)
-        points = problem.sample(jax.random.key(1), {"residual": _POINTS}, "uniform", flat.dtype)
+        batch = losses.sample(jax.random.key(0), TIMES, flat.dtype)
+        points = problem.sample(jax.random.key(1), {"residual": POINTS}, "uniform", flat.dtype)
 
         def values(x: Array, flat: Array) -> Array:
             u, unknowns = losses.fields(unravel(flat))
@@ -59,7 +59,7 @@ def build(problem: Problem, losses: Losses) -> Callable[[PyTree], Array]:
 
         residuals, jacobian = losses.jacobian(params, batch)
         product = jacobian.T @ jacobian
-        damping = _DAMPING * jnp.trace(product)
+        damping = DAMPING * jnp.trace(product)
         step = jax.scipy.linalg.solve(
             product + damping * jnp.eye(flat.size, dtype=flat.dtype),
             jacobian.T @ residuals,

@@ -1,6 +1,7 @@
 """One loop for every problem and method: `solve` trains, `load` reads a finished run."""
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -265,7 +266,10 @@ def _train(
     def estimate(state: TrainState) -> float | None:
         """The error of the parameters selected so far, without a reference."""
         params = transform.export(state.best_params)
-        return float(program.estimate(params)) if _estimate.possible(config, params) else None
+        if not _estimate.possible(config, params):
+            return None
+        found = float(program.estimate(params))
+        return found if math.isfinite(found) else None
 
     with Meter(label, config.total_steps, step, limit=limit, enabled=progress) as meter:
         meter.line(_measure.headline(problem, config))
