@@ -280,12 +280,12 @@ def test_a_table_of_estimates_counts_those_within_a_factor_of_three(tmp_path, mo
     names = ("step", "score", "step weighed", "noise")
     found = [
         {"run": "5min-heat-recipe-0", "error": 2e-6, "estimates": dict.fromkeys(names, e)}
-        for e in (2e-6, 6.1e-6, 0.66e-6)
+        for e in (2e-6, 8e-6, 0.5e-6)
     ]
     (tmp_path / "estimate.json").write_text(json.dumps({"rows": found}))
     made = tables.table("estimate").splitlines()
     assert made[2] == "| `heat` | 2.00e-6 | 1 | 1 | 1 | 1 |"
-    assert made[3:5] == [made[2].replace(" 1 |", f" {ratio} |") for ratio in ("3", "0.33")]
+    assert made[3:5] == [made[2].replace(" 1 |", f" {ratio} |") for ratio in ("4", "0.25")]
     assert made[5] == "| within a factor of three |  | 1 | 1 | 1 | 1 |"
 
 
