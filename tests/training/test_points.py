@@ -126,7 +126,7 @@ def test_weights_of_points_multiply_their_squares_in_every_form_of_a_loss(x64):
 @pytest.mark.long
 def test_r3_keeps_the_points_whose_residual_is_above_the_mean(x64):
     problem = problems.get("burgers")
-    then = "ssbroyden(r3=1,redraw=2):6"
+    then = "ssbroyden(points=2,r3=1,redraw=2):6"
     config = TrainConfig(steps=0, then=then, points=COUNTS, **TINY)
     network = _step.network_of(problem, config)
     program = _step.compiled(_step.build(problem, network, config))
@@ -134,9 +134,8 @@ def test_r3_keeps_the_points_whose_residual_is_above_the_mean(x64):
     state = program.advance(program.init(0), 0, 2)
     for _ in range(2):
         old = np.asarray(state.points["residual"])
-        assert len(np.unique(old, axis=0)) == 64 and np.all(
-            old.any(1)
-        )  # none of the zeros at first
+        assert len(np.unique(old, axis=0)) == 64
+        assert np.all(old.any(1))  # none of the zeros at first
         residual = problem.term("residual")(*losses.fields(_state.weights_of(state.params)), old)
         sizes = np.abs(np.asarray(sum(residual.values())))
         state = program.advance(state, 0, 2)
