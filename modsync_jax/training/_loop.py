@@ -300,7 +300,8 @@ def _train(
                 state = record(state)
             if folder is not None and (chunk.saves or over or stopped or not healthy):
                 folder.save(int(state.step), state)
-            if healthy and chunk.saves and clock.elapsed > _estimate.GROWTH * estimated:
+            due = chunk.saves and clock.elapsed > _estimate.GROWTH * estimated
+            if progress and healthy and due:
                 found, estimated = estimate(state), clock.elapsed
                 shown = {} if found is None else {"estimate": found}
             if not healthy:
