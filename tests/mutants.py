@@ -254,6 +254,7 @@ MUTANTS = [
         ("key = jax.random.fold_in(key, state.step)", "pass"),
         ("done % settings.redraw == 0", "done % settings.redraw == 1"),
         ("tree_set(state.opt_state, value=value, grad=grad)", "tree_set(state.opt_state, value=value)"),
+        ("jnp.full_like(state.opt_state.value, jnp.inf)", "state.opt_state.value"),
     ),
     *rows(
         "jets.py",
@@ -382,6 +383,8 @@ MUTANTS = [
         ("found.low > 0, jnp.where(new", "found.low >= 0, jnp.where(new"),
         ("found.evaluations == 1", "found.evaluations > 1"),
         ("_GROWTH * found.low", "found.low"),
+        ("jnp.where(starts, x, x +", "jnp.where(starts, x, x -"),
+        ("jnp.where(starts, x, x + seen.step * seen.line.direction)", "x + seen.step * seen.line.direction"),
     ),
     *rows(
         "training/_estimate.py",

@@ -85,10 +85,9 @@ def ssbroyden(*, max_evaluations: int = 20) -> optax.GradientTransformationExtra
     step if the one before tried no other, and at most 1.
 
     The transformation has the interface of `optax.lbfgs`: `update(grad, state, params, value=...,
-    grad=..., value_fn=...)`, with a gradient that is not stacked. When the loss changes, for
-    example because its points do, set `value` in the state to infinity
-    (`optax.tree_utils.tree_set`): then `optax.value_and_grad_from_state` computes both anew and H
-    stays.
+    grad=..., value_fn=...)`, with a gradient that is not stacked. If `value` is infinite, it
+    computes value and gradient itself. When the loss changes, for example because its points do,
+    set `value` in the state to infinity (`optax.tree_utils.tree_set`): H stays.
 
     Args:
       max_evaluations: evaluations of the loss and its gradient in one line search, 1 or more.
@@ -146,18 +145,22 @@ def _quasi_newton(scaling: Scaling, max_evaluations: int) -> optax.GradientTrans
     ) -> tuple[PyTree, SelfScaledState]:
         del updates, extra_args
         x, unravel = ravel_pytree(params)
-        g, inverse = ravel_pytree(grad)[0], state.inverse_hessian
-        direction = -(inverse @ g)
-        # Rounding can make H indefinite; then it starts again.
-        new = (state.count == 0) | ~(g @ direction < 0)
-        direction = jnp.where(new, -g, direction)
-        first = jnp.where(new, jnp.minimum(1.0, 1 / jnp.linalg.norm(g)), state.trial)
+        inverse = state.inverse_hessian
 
         def flat(x: Array) -> tuple[Array, Array]:
             value, grad = jax.value_and_grad(value_fn)(unravel(x))
             return value, ravel_pytree(grad)[0]
 
-        found = _search(flat, x, value, g, direction, first.astype(x.dtype), max_evaluations)
+        def line(value: Array, g: Array) -> _Line:
+            direction = -(inverse @ g)
+            # Rounding can make H indefinite; then it starts again.
+            new = (state.count == 0) | ~(g @ direction < 0)
+            direction = jnp.where(new, -g, direction)
+            first = jnp.where(new, jnp.minimum(1.0, 1 / jnp.linalg.norm(g)), state.trial)
+            return _Line(value, g, direction, g @ direction, first.astype(x.dtype), new)
+
+        found = _search(flat, x, line, value, ravel_pytree(grad)[0], max_evaluations)
+        g, direction, new = found.line.grad, found.line.direction, found.line.new
         s, y = found.low * direction, found.grad - g
         inverse, learnt = _updated(inverse, new, s, y, -found.low * g, scaling)
         after = SelfScaledState(
@@ -218,18 +221,39 @@ def _updated(
     return moved, sound
 
 
+class _Line(NamedTuple):
+    """Where a line search starts, and the way it looks.
+
+    Attributes:
+      value, grad: the loss and its gradient `[n]` there.
+      direction: `[n]`.
+      slope: that of the loss along the direction, [].
+      first: the first step to try, [].
+      new: whether the identity takes the place of H, [] bool.
+    """
+
+    value: Array
+    grad: Array
+    direction: Array
+    slope: Array
+    first: Array
+    new: Array
+
+
 class _Found(NamedTuple):
     """A line search under way.
 
     Attributes:
+      line: where it started.
       low: the longest step so far that decreases the loss enough, [].
       value, grad, slope: the loss, its gradient `[n]` and its slope along the direction there.
       high: the shortest step so far that does not, [], infinite at first.
       step: the next step to try, [].
-      evaluations: evaluations so far, [] int32.
+      evaluations: evaluations so far, [] int32; -1 before the one at the start, if it is not known.
       done: whether `low` meets both conditions, [] bool.
     """
 
+    line: _Line
     low: Array
     value: Array
     grad: Array
@@ -243,10 +267,9 @@ class _Found(NamedTuple):
 def _search(
     value_and_grad: Callable[[Array], tuple[Array, Array]],
     x: Array,
+    line: Callable[[Array, Array], _Line],
     value: Array,
     grad: Array,
-    direction: Array,
-    step: Array,
     most: int,
     decrease: float = 1e-4,
     curvature: float = 0.9,
@@ -257,15 +280,30 @@ def _search(
     approximate condition of Hager & Zhang (SIAM J. Optim. 16, 2005) judges it by the slopes. The
     bracketing is that of Lewis & Overton (Math. Programming 141, 2013).
 
+    If the value is infinite, the first evaluation is at the start. It stands in the same loop as
+    the others, because the loss and its gradient are most of a program's time to compile.
+
     If `most` evaluations don't find such a step, `low` is the best one seen, or 0.
     """
-    slope = grad @ direction
-    floor = 4 * jnp.finfo(x.dtype).eps * jnp.abs(value)
 
-    def attempt(seen: _Found) -> _Found:
-        v, g = value_and_grad(x + seen.step * direction)
-        here = g @ direction
+    def started(line: _Line) -> _Found:
+        return _Found(
+            line=line,
+            low=jnp.zeros((), x.dtype),
+            value=line.value,
+            grad=line.grad,
+            slope=line.slope,
+            high=jnp.full((), jnp.inf, x.dtype),
+            step=line.first,
+            evaluations=jnp.zeros((), jnp.int32),
+            done=jnp.array(False),
+        )
+
+    def judged(seen: _Found, v: Array, g: Array) -> _Found:
+        value, slope = seen.line.value, seen.line.slope
+        here = g @ seen.line.direction
         decreased = v <= value + decrease * seen.step * slope
+        floor = 4 * jnp.finfo(x.dtype).eps * jnp.abs(value)
         level = (v <= value + floor) & (here <= (2 * decrease - 1) * slope)
         enough = (decreased | level) & jnp.isfinite(here)  # comparisons with NaN are False
         length = seen.step - seen.low
@@ -284,6 +322,7 @@ def _search(
             (seen.low, seen.value, seen.grad, seen.slope),
         )
         return _Found(
+            line=seen.line,
             low=low,
             value=value_,
             grad=grad_,
@@ -294,19 +333,14 @@ def _search(
             done=enough & (here >= curvature * slope),
         )
 
-    zero = jnp.zeros((), x.dtype)
-    start = _Found(
-        low=zero,
-        value=value,
-        grad=grad,
-        slope=slope,
-        high=jnp.full((), jnp.inf, x.dtype),
-        step=step,
-        evaluations=jnp.zeros((), jnp.int32),
-        done=jnp.array(False),
-    )
+    def evaluated(seen: _Found) -> _Found:
+        starts = seen.evaluations < 0
+        v, g = value_and_grad(jnp.where(starts, x, x + seen.step * seen.line.direction))
+        return jax.lax.cond(starts, lambda *_: started(line(v, g)), judged, seen, v, g)
 
     def searching(seen: _Found) -> Array:
         return ~seen.done & (seen.evaluations < most)
 
-    return jax.lax.while_loop(searching, attempt, start)
+    begun = started(line(jnp.asarray(value, x.dtype), grad))
+    begun = begun._replace(evaluations=jnp.where(value < jnp.inf, begun.evaluations, -1))
+    return jax.lax.while_loop(searching, evaluated, begun)

@@ -47,14 +47,10 @@ def build(
     pairs = _conflict.pairs(len(names))
     losses_and_grads = gradients.value_and_objective_grads(losses.trained)
 
-    def unweighted_loss(state: TrainState, params: PyTree) -> Array:
-        """A score without a reference: loss weights say nothing about accuracy.
-
-        Its points are the same ones in all rows, so that luck with points selects no row.
-        """
+    def held_out(state: TrainState) -> Any:
+        """Points that are the same ones in all rows, so that luck with points selects no row."""
         points = losses.sample(stream(state, HELD_OUT), _HELD_OUT, jnp.dtype(config.widest_dtype))
-        held_out = cast(points, state.losses.dtype)
-        return jnp.stack([loss(params, held_out) for loss in losses.terms.values()]).sum()
+        return cast(points, state.losses.dtype)
 
     def evaluate(state: TrainState, references: References) -> tuple[TrainState, dict[str, Array]]:
         dtype = state.losses.dtype
@@ -66,7 +62,9 @@ def build(
         seen = chosen(state.conflict.batches > 0, state.conflict, _conflict.met(nothing, grads))
         norms, _ = _conflict.cosines(grads)
         u, unknowns = losses.fields(evaluated := export(state.params))
-        of_terms = {name: loss(evaluated, batch) for name, loss in losses.terms.items()}
+        by_error = bool(references) and config.selection != "loss"
+        judged = batch if by_error else held_out(state)
+        of_terms = {name: loss(evaluated, judged) for name, loss in losses.terms.items()}
         row = {"step": state.step, "loss": values.sum()}
         if rate is not None:
             row["learning_rate"] = rate(state.step)
@@ -84,9 +82,8 @@ def build(
             error = problem.observed(u, unknowns, points) - true
             row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(true)
             row[f"{name}/mean_absolute"] = jnp.abs(error).mean()
-        by_error = bool(references) and config.selection != "loss"
-        if not by_error:
-            row["score"] = unweighted_loss(state, evaluated)
+        if not by_error:  # a score without a reference: loss weights say nothing about accuracy
+            row["score"] = sum(of_terms.values())
         score = row["validation/relative_l2" if by_error else "score"]
         better = state.healthy & (score < state.best_score)
         params, score, step = chosen(

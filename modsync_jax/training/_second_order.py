@@ -28,7 +28,7 @@ class _Solver(NamedTuple):
 
     Attributes:
       init: `(weights) -> state` of the optimiser.
-      learn: `(run's state) -> optimiser's state` that knows the loss on new points.
+      learn: `(run's state) -> optimiser's state`, after new points.
       move: `(run's state) -> (updates of the weights, optimiser's state)`.
     """
 
@@ -92,8 +92,8 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
         return jax.lax.cond(due, redrawn, as_is, state)
 
     def step(state: TrainState) -> TrainState:
-        value = optax.tree_utils.tree_get(state.opt_state, "value")
         updates, opt_state = solver.move(state)
+        value = optax.tree_utils.tree_get(opt_state, "value")
         updates = with_thresholds(updates, state) if losses.masked else updates
         return accept(state, state.losses, updates, opt_state, jnp.isfinite(value))
 
@@ -121,14 +121,18 @@ def _quasi_newton(phase: Phase, losses: Losses) -> _Solver:
 
     def learn(state: TrainState) -> Any:
         weights = weights_of(state.params)
-        value, grad = jax.value_and_grad(partial(total, state))(weights)
-        learnt = optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
+        if isinstance(settings, LBFGS):
+            value, grad = jax.value_and_grad(partial(total, state))(weights)
+            return optax.tree_utils.tree_set(state.opt_state, value=value, grad=grad)
+        learnt = state.opt_state._replace(value=jnp.full_like(state.opt_state.value, jnp.inf))
         if not settings.needs_jacobian:
             return learnt
-        # The damping falls with the loss, because the matrix then comes ever closer to the Hessian.
-        rows = losses.jacobian(weights, state.points)[1] * _kept(losses, state)
+        residuals, rows = losses.jacobian(weights, state.points)
+        rows *= _kept(losses, state)
         eye = jnp.eye(rows.shape[1], dtype=rows.dtype)
-        factor = jnp.linalg.cholesky(2 * rows.T @ rows + settings.jacobian * value * eye)
+        # The damping falls with the loss, because the matrix then comes ever closer to the Hessian.
+        damping = settings.jacobian * (residuals @ residuals)
+        factor = jnp.linalg.cholesky(2 * rows.T @ rows + damping * eye)
         inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
         return learnt.restarted((inverse + inverse.T) / 2)
 

@@ -196,6 +196,20 @@ def test_a_new_loss_keeps_the_curvature(x64):
     np.testing.assert_allclose(after.value, other(found[-1] + updates), rtol=1e-12)
 
 
+@pytest.mark.parametrize("steps", [0, 15])
+def test_a_value_that_is_not_known_is_computed_in_the_update(steps, x64):
+    found, states = run(optimizers.ssbroyden(), rosenbrock, jnp.linspace(-1.0, 1.2, 6), steps)
+    value, grad = jax.value_and_grad(rosenbrock)(found[-1])
+    update = partial(optimizers.ssbroyden().update, grad, states[-1], found[-1])
+    known = update(value=value, grad=grad, value_fn=rosenbrock)
+    for stale in (jnp.ones(6), jnp.zeros(6), jnp.full(6, jnp.nan)):
+        computed = update(value=jnp.inf, grad=stale, value_fn=rosenbrock)
+        # the same numbers, up to the order in which compiled programs add them
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), computed, known)
+    nowhere = update(value=jnp.inf, grad=grad, value_fn=lambda x: jnp.nan * rosenbrock(x))
+    assert jnp.isnan(nowhere[1].value)
+
+
 def test_the_scaling_of_ssbroyden_follows_its_formula(x64):
     """Over all signs and sizes of θ; s and y with these b and h exist where b h is above 1."""
     positive = 0

@@ -190,6 +190,7 @@ def test_without_a_reference_the_score_has_no_weights(seen):
     squares = jax.tree.map(lambda r: np.mean(np.square(r)), PROBLEM.pointwise(field, {}, batch))
     np.testing.assert_allclose(row["score"], sum(jax.tree.leaves(squares)), rtol=1e-5)  # float32
     terms = [value for name, value in row.items() if name.startswith("term/")]
+    np.testing.assert_allclose(row["score"], sum(terms), rtol=1e-6)  # on the points held out
     weighted = row["loss/boundary"] + row["loss/residual"]
     np.testing.assert_allclose(row["loss"], weighted, rtol=1e-6)
     assert abs(row["loss"] - sum(terms)) > 1e-3
