@@ -77,6 +77,7 @@ _TRAINERS = ("adam", "soap", "ssbroyden")
 _MARKS = (0, 10, 100, 1_000, 4_000)  # steps after which cosines are measured
 _REDRAW, _CHUNK = 10, 5  # steps of Gauss-Newton
 _KEPT = 40  # rows of a run's history
+_LEFT = 1_000  # iterations after a first phase from which errors at equal iterations are compared
 
 
 def main() -> None:
@@ -143,6 +144,30 @@ def draw_cosines(found: list[rows.Row]) -> Figure:
 def _one(part: str, **run: Any) -> dict[str, Any]:
     jax.config.update("jax_enable_x64", True)
     return PARTS[part][0](**run) | {"machine": machine.describe()}
+
+
+def over_random_start(found: list[rows.Row], start: str) -> list[float]:
+    """Ratios of errors to those of the random start after as many iterations of the recipe.
+
+    Args:
+      found: rows of `starts`.
+      start: the start whose rows count, where at least `_LEFT` iterations followed it.
+    """
+    ratios = []
+    for row in found:
+        left = row["steps"] - _STEPS
+        if row["start"] != start or left < _LEFT:
+            continue
+        same = ("problem", "objectives", "seed", "cores")
+        for other in found:
+            if other["start"] == "none" and all(other[name] == row[name] for name in same):
+                last = other["steps"] / PRESETS["best"]["eval_every"]  # evaluations after the first
+                kept = np.round(np.linspace(0, last, len(other["history"])))
+                before = kept * PRESETS["best"]["eval_every"] <= left
+                score = np.where(np.isfinite(other["scores"]), other["scores"], np.inf)
+                selected = np.argmin(np.where(before, score, np.inf))
+                ratios.append(row["errors"]["selected"] / other["history"][selected])
+    return ratios
 
 
 def _line(row: rows.Row) -> str:

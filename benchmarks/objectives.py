@@ -70,7 +70,7 @@ def training(method: str, depth: int, width: int, count: int) -> Run:
     given: Any = objectives(network, count)
     if methods.parse(method).masked:
         given, params = mask_objectives(given), with_thresholds(params, count)
-    tx = methods.build(method, optax.adam(1e-3), optax.adam(1e-4), num_objectives=count)
+    tx = methods.build(method, optax.adam(1e-3), num_objectives=count)
     losses_and_grads = value_and_objective_grads(given)
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:

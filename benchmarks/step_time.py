@@ -45,8 +45,9 @@ RESULTS = Path(__file__).parent / "results"
 RESIDUAL, INITIAL, SIDE = 1280, 42, 42
 NU = 0.01 / math.pi
 
-METHODS = [name for name, part in methods.PARTS.items() if part.kind != "mask"]
+METHODS = [name for name, part in methods.PARTS.items() if part.kind != "per loss"]
 METHODS += [f"modsync+{base}" for base in ("sum", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
+METHODS += ["adapters"]
 
 # Steps between those that cost more; 2 otherwise, because M-ConFIG alternates between objectives.
 PERIODS = {"ntk": 100, "lra": 10}

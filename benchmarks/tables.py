@@ -281,7 +281,11 @@ def metric(file: str, content: dict) -> list[list[str]]:
         cells = [_geometric(case.get(name, []), "selected") for name in columns]
         rows.append([f"`{problem}`", objectives, *cells])
     ratios = [_ratios([*cases.values()], name, columns[0]) for name in columns]
-    return [*rows, [f"over `{columns[0]}`", "", *ratios]]
+    rows.append([f"over `{columns[0]}`", "", *ratios])
+    if found[0]["part"] == "starts":
+        equal = [_range(study.over_random_start(found, name)) for name in columns[1:]]
+        rows.append(["the same at equal iterations of the recipe", "", "", *equal])
+    return rows
 
 
 def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> str:
@@ -292,7 +296,12 @@ def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> 
 
     both = [case for case in cases if case.get(column) and case.get(reference)]
     found = [mean(case[column]) / mean(case[reference]) for case in both]
-    if not found or column == reference:
+    return "" if column == reference else _range(found)
+
+
+def _range(found: list[float]) -> str:
+    """The geometric mean, and the smallest and the largest."""
+    if not found:
         return ""
     return f"{reporting.spread(found).mean:.2g} ({min(found):.2g} to {max(found):.2g})"
 

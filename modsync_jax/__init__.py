@@ -7,7 +7,7 @@ they are first used, and with them Flax, Orbax and Matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modsync_jax import aggregators, balancing, optimizers, sparsity
+from modsync_jax import adapters, aggregators, balancing, loss_indexed, optimizers, sparsity
 from modsync_jax._moved import missing
 from modsync_jax._version import __version__
 from modsync_jax.gradients import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ModSyncParams",
     "__version__",
+    "adapters",
     "aggregators",
     "balancing",
     "cite",
@@ -38,6 +39,7 @@ __all__ = [
     "export",
     "gramian",
     "load",
+    "loss_indexed",
     "mask_objectives",
     "modsync",
     "optimizers",

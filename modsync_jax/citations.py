@@ -80,6 +80,13 @@ _ENTRIES = (
         "2026",
         "2606.20156",
     ),
+    _arxiv(
+        "adapters",
+        "Kim, Bum Jun and N'guessan, Gnankan Landry Regis",
+        "Per-Loss Adapters for Gradient Conflict in Physics-Informed Neural Networks",
+        "2026",
+        "2605.10136",
+    ),
     _paper(
         "dcgd",
         "Hwang, Youngsik and Lim, Dong-Young",

@@ -1,10 +1,10 @@
 """Methods by name: `dcgd`, `lra(alpha=0.5)+dcgd`, `modsync+ntk+pcgrad`, ... as transformations.
 
-A name consists of parts joined by `+`, in the order in which they act: `modsync` to mask weights,
-any loss balancing, and one aggregator. Without an aggregator the gradients are summed; `sum` is the
-name of that sum alone. An optimiser follows, which is not part of the name; only `m-config` and
-`multi-adam` replace both the aggregator and the optimiser. The hyperparameters of a part follow it
-in parentheses.
+A name consists of parts joined by `+`, in the order in which they act: parameters of single losses
+(`modsync` to mask weights, `adapters`), any loss balancing, and one aggregator. Without an
+aggregator the gradients are summed; `sum` is the name of that sum alone. An optimiser follows,
+which is not part of the name; only `m-config` and `multi-adam` replace both the aggregator and the
+optimiser. The hyperparameters of a part follow it in parentheses.
 """
 
 import dataclasses
@@ -14,10 +14,17 @@ from typing import Any, NoReturn
 
 import optax
 
-from modsync_jax import _calls, aggregators, balancing, optimizers
+from modsync_jax import (
+    _calls,
+    adapters,
+    aggregators,
+    balancing,
+    loss_indexed,
+    optimizers,
+    transform,
+)
 from modsync_jax._moved import missing
 from modsync_jax._names import unknown
-from modsync_jax.transform import modsync
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +32,15 @@ class Part:
     """One part of a method's name.
 
     Attributes:
-      kind: `"mask"`, `"balancing"`, `"aggregator"` or `"optimizer"`.
+      kind: `"per loss"` for parameters of single losses, `"balancing"`, `"aggregator"` or
+        `"optimizer"`.
       summary: one line for the list of methods.
       citation: key of its source in `modsync_jax.citations`.
       make: the function that builds it. Its hyperparameters come by keyword, and so do
         `num_objectives`, `objectives` (K too), `reference` (index of the residual's objective) and
         `learning_rate` if it has a parameter of that name.
       alternates: whether each step takes the gradient of one objective and its index.
+      by_run: whether its hyperparameters are settings of the run, none in parentheses.
     """
 
     kind: str
@@ -39,19 +48,38 @@ class Part:
     citation: str
     make: Callable[..., Any]
     alternates: bool = False
+    by_run: bool = False
 
     @property
     def hyperparameters(self) -> dict[str, inspect.Parameter]:
         """The parameters that a user may set in parentheses."""
         found = inspect.signature(self.make).parameters
-        return {} if self.kind == "mask" else {n: p for n, p in found.items() if n not in _GIVEN}
+        return {} if self.by_run else {n: p for n, p in found.items() if n not in _GIVEN}
 
 
 # Parameters that the run sets itself, or whose values are neither numbers nor words.
-_GIVEN = ("num_objectives", "objectives", "reference", "learning_rate", "key", "optimizer", "mask")
+_GIVEN = (
+    "num_objectives",
+    "objectives",
+    "reference",
+    "learning_rate",
+    "key",
+    "optimizer",
+    "mask",
+    "select",
+)
 
 PARTS: Mapping[str, Part] = {
-    "modsync": Part("mask", "learned thresholds mask the weights", "modsync", modsync),
+    "modsync": Part(
+        "per loss",
+        "learned thresholds mask the weights",
+        "modsync",
+        transform.thresholds,
+        by_run=True,
+    ),
+    "adapters": Part(
+        "per loss", "a low-rank pair of factors per loss", "adapters", adapters.low_rank
+    ),
     "lra": Part(
         "balancing",
         "largest residual gradient over mean gradient",
@@ -143,6 +171,12 @@ class Method:
         return "modsync" in self.parts
 
     @property
+    def shared(self) -> "Method":
+        """The method of the weights that all losses share, without parameters of single losses."""
+        left = {name: given for name, given in self.parts.items() if PARTS[name].kind != "per loss"}
+        return dataclasses.replace(self, parts=left)
+
+    @property
     def alternates(self) -> bool:
         """Whether each step takes the gradient of one objective and its index."""
         return any(PARTS[name].alternates for name in self.parts)
@@ -155,7 +189,7 @@ class Method:
 
 def names() -> list[str]:
     """Returns the methods of one part, and ModSync with every aggregator."""
-    single = [name for name, part in PARTS.items() if part.kind != "mask"]
+    single = [name for name in PARTS if name != "modsync"]
     bases = [name for name, part in PARTS.items() if part.kind == "aggregator"]
     return [*single, *("modsync+" + name for name in bases)]
 
@@ -184,47 +218,76 @@ def parse(method: str | Method) -> Method:
             raise ValueError(f"method {method!r}: {unknown('part', name, PARTS)}")
         parts[name] = _settings(method, piece, PARTS[name])
     kinds = [PARTS[name].kind for name in parts]
-    order = ["mask", "balancing", "aggregator"]
     if "optimizer" in kinds and len(pieces) > 1:
         taken = list(parts)[kinds.index("optimizer")]
         raise ValueError(
             f"method {method!r}: {taken} does not combine with others; it stands alone"
         )
     if "optimizer" not in kinds and (
-        kinds != sorted(kinds, key=order.index)
-        or kinds.count("mask") > 1
+        list(parts) != sorted(parts, key=_place)
         or kinds.count("aggregator") > 1
         or len(parts) < len(pieces)
     ):
         raise ValueError(
-            f"method {method!r} is not [modsync+][balancing+...][aggregator], in this order and "
-            "each once, for example modsync+lra+dcgd"
+            f"method {method!r} is not [modsync+][adapters+][balancing+...][aggregator], in this "
+            "order and each once, for example modsync+lra+dcgd"
         )
-    if kinds == ["mask"]:
+    if list(parts) == ["modsync"]:
         raise ValueError(f"method {method!r} needs a base, for example modsync+dcgd or modsync+sum")
     return Method(parts)
+
+
+def _place(name: str) -> int:
+    """Where a part may stand; parts that may stand in any order have the same place."""
+    kind = PARTS[name].kind
+    return list(PARTS).index(name) if kind == "per loss" else len(PARTS) + (kind == "aggregator")
+
+
+def indexed(
+    method: str | Method,
+    thresholds_optimizer: optax.GradientTransformation | None = None,
+    adapters_optimizer: optax.GradientTransformation | None = None,
+    **thresholds_settings: Any,
+) -> loss_indexed.Kind:
+    """Returns the parameters of single losses that a method trains beside the weights.
+
+    Args:
+      method: as `parse` takes it.
+      thresholds_optimizer: the transformation that moves thresholds, for `modsync+...`.
+      adapters_optimizer: the transformation that moves `adapters`.
+      **thresholds_settings: further arguments of `transform.thresholds`.
+
+    Raises:
+      ValueError: on an unknown name, with the nearest one, or a hyperparameter out of range.
+    """
+    parts, found = parse(method).parts, {}
+    if "modsync" in parts:
+        found["thresholds"] = transform.thresholds(thresholds_optimizer, **thresholds_settings)
+    if "adapters" in parts:
+        found["adapters"] = adapters.low_rank(**parts["adapters"], optimizer=adapters_optimizer)
+    if len(found) < 2:
+        return next(iter(found.values()), loss_indexed.NONE)
+    return loss_indexed.together(**found)
 
 
 def build(
     method: str | Method,
     optimizer: optax.GradientTransformation,
-    thresholds_optimizer: optax.GradientTransformation | None = None,
+    beside: loss_indexed.Kind | None = None,
     *,
     num_objectives: int = 2,
     reference: int = -1,
     learning_rate: optax.ScalarOrSchedule = 1e-3,
-    **modsync_settings: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Assembles a method: from stacked gradients to updates.
 
     Args:
       method: as `parse` takes it. `sum` is the gradient of the summed losses.
       optimizer: the transformation after the aggregator.
-      thresholds_optimizer: the transformation that moves thresholds, for `modsync+...`.
+      beside: the parameters of single losses; those of `indexed(method)` if None.
       num_objectives: K, for methods with state per objective.
       reference: index of the residual's objective, for `lra`.
       learning_rate: the rate of `m-config` and `multi-adam`, which replace the optimiser.
-      **modsync_settings: further arguments of `modsync_jax.modsync`.
 
     Raises:
       ValueError: on an unknown name, with the nearest one, or a hyperparameter out of range.
@@ -244,14 +307,14 @@ def build(
         fitting = {key: value for key, value in given.items() if key in wanted}
         return PARTS[name].make(**fitting, **method.parts[name])
 
-    kinds = [PARTS[name].kind for name in method.parts]
-    steps = [make(name) for name in method.parts if name != "modsync"]
-    if kinds == ["optimizer"]:
+    names = list(method.shared.parts)
+    steps = [make(name) for name in names]
+    if [PARTS[name].kind for name in names] == ["optimizer"]:
         return steps[0]
-    if kinds[-1] != "aggregator":
+    if not names or PARTS[names[-1]].kind != "aggregator":
         steps.append(aggregators.sum())
     chain = optax.chain(*steps, optimizer)
-    return modsync(chain, thresholds_optimizer, **modsync_settings) if method.masked else chain
+    return loss_indexed.transformation(chain, indexed(method) if beside is None else beside)
 
 
 def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
@@ -263,7 +326,7 @@ def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
             f"method {method!r}: {piece!r} is not name(hyperparameter=value,...), for example "
             "cagrad(c=0.3)"
         ) from None
-    if part.kind == "mask" and found:
+    if part.by_run and found:
         raise ValueError(
             f"method {method!r}: hyperparameters of modsync are settings of the run, such as "
             "sparsity_weight, beta or min_keep"

@@ -1,6 +1,7 @@
-"""The ModSync transformation: Algorithm 1 as one optax transformation."""
+"""ModSync, Algorithm 1: thresholds as a kind of loss-indexed parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax import gradients, sparsity
+from modsync_jax import gradients, loss_indexed, sparsity
 from modsync_jax._ranges import check_range
 from modsync_jax.sparsity._thresholds import kept_share
 
@@ -27,18 +28,6 @@ class ModSyncParams(NamedTuple):
     thresholds: PyTree
 
 
-class ModSyncState(NamedTuple):
-    """States of the two transformations behind `modsync`.
-
-    Attributes:
-      weights: the state of the weights' transformation.
-      thresholds: in the structure of the thresholds, a state for each of their leaves.
-    """
-
-    weights: optax.OptState
-    thresholds: PyTree
-
-
 def with_thresholds(
     params: PyTree,
     num_objectives: int,
@@ -52,15 +41,8 @@ def with_thresholds(
       ValueError: as `init_thresholds`, for example on a kernel of zeros, which could never move.
       TypeError: on parameters that have thresholds already.
     """
-    if isinstance(params, ModSyncParams):
-        raise TypeError(
-            "these parameters have thresholds already; give with_thresholds plain parameters, such "
-            "as modsync_jax.export(params)"
-        )
-    thresholds = sparsity.init_thresholds(
-        params, num_objectives, select=select, output_axis=output_axis
-    )
-    return ModSyncParams(params, thresholds)
+    kind = thresholds(select=select, output_axis=output_axis)
+    return loss_indexed.begin(params, kind, num_objectives)
 
 
 def effective_weights(params: ModSyncParams, *, structural_gradient: bool = True) -> PyTree:
@@ -96,18 +78,8 @@ def mask_objectives(
     Returns:
       The same form; each function masks the weights once and calls the given one with them.
     """
-
-    def masked(objective: Callable[..., Any]) -> Callable[..., Any]:
-        def on_effective_weights(params: ModSyncParams, *args: Any) -> Any:
-            _check_params(params)
-            weights = effective_weights(params, structural_gradient=structural_gradient)
-            return objective(weights, *args)
-
-        return on_effective_weights
-
-    if isinstance(objectives, Mapping):
-        return {name: masked(objective) for name, objective in objectives.items()}
-    return masked(objectives)
+    kind = thresholds(structural_gradient=structural_gradient)
+    return loss_indexed.objectives(objectives, kind)
 
 
 def modsync(
@@ -121,81 +93,135 @@ def modsync(
 ) -> optax.GradientTransformationExtraArgs:
     """ModSync: weights by any method, each objective's thresholds by its own gradient.
 
-    Weights follow `weights_tx`, usually an aggregator and an optimiser. Row k of the thresholds
-    follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through `thresholds_tx`. The mean
-    threshold cuts the masks, so the first term is 1/K of the derivative with respect to that mean.
-    If a layer would keep `reset_keep` of its weights or less, its thresholds and the state of their
-    optimiser start again from zero.
-
-    Each leaf of the thresholds is optimised on its own: `thresholds_tx` has a state for each. So
-    schedules count the steps since the layer's last reset, and a transformation over all leaves,
-    such as `optax.clip_by_global_norm`, sees one layer at a time.
-
-    Settings give the rows of the paper's ablation. `with_thresholds(params, 1)` shares one
-    threshold vector among all objectives. A regulariser with `beta=math.inf` does not synchronise.
-
     Args:
       weights_tx: from stacked weight gradients to weight updates, for example
         `optax.chain(aggregators.dcgd(), optax.adam(1e-3))`.
       thresholds_tx: from threshold gradients to threshold updates; `optax.adam(1e-4)` if None.
+      sparsity_weight: as in `thresholds`.
+      regularizer: as there.
+      min_keep: as there.
+      reset_keep: as there.
+
+    Returns:
+      A transformation over stacked `ModSyncParams` gradients, as `loss_indexed.transformation`,
+      where further errors stand.
+
+    Raises:
+      ValueError: on a hyperparameter out of range.
+
+    References:
+      ModSync, arXiv:2606.20156, Eq. 10 and Algorithm 1.
+    """
+    kind = thresholds(
+        thresholds_tx,
+        sparsity_weight=sparsity_weight,
+        regularizer=regularizer,
+        min_keep=min_keep,
+        reset_keep=reset_keep,
+    )
+    return loss_indexed.transformation(weights_tx, kind)
+
+
+def thresholds(
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    sparsity_weight: float | Array = 1e-4,
+    regularizer: Callable[[PyTree], Array] = sparsity.sparsity_loss,
+    min_keep: float | Array = 0.0,
+    reset_keep: float | Array = 0.01,
+    structural_gradient: bool = True,
+    shared: bool = False,
+    select: Callable[[str, Array], bool] | None = None,
+    output_axis: int = -1,
+) -> loss_indexed.Kind:
+    """Thresholds, whose mean over the objectives masks the weights: the kind behind `modsync`.
+
+    Row k of the thresholds follows `dL_k/dt_k + sparsity_weight * d regularizer/dt_k` through the
+    optimiser. The mean threshold cuts the masks, so the first term is 1/K of the derivative with
+    respect to that mean. If a layer would keep `reset_keep` of its weights or less, its thresholds
+    and the state of their optimiser start again from zero.
+
+    Each leaf of the thresholds is optimised on its own: there is a state for each. So schedules
+    count the steps since the layer's last reset, and a transformation over all leaves, such as
+    `optax.clip_by_global_norm`, sees one layer at a time.
+
+    Settings give the rows of the paper's ablation: `shared`, and a regulariser with
+    `beta=math.inf`, which does not synchronise.
+
+    Args:
+      optimizer: from threshold gradients to threshold updates; `optax.adam(1e-4)` if None.
       sparsity_weight: factor of the regulariser, λ_s; not negative.
       regularizer: any function from thresholds to a scalar.
       min_keep: share of a layer's weights, in [0, 1]; at or below this share, thresholds may fall
         but not rise.
       reset_keep: share of a layer's weights, in [0, 1], at or below which thresholds are reset.
-
-    Returns:
-      A transformation over stacked `ModSyncParams` gradients. `init` and `update` take plain
-      `ModSyncParams` as `params`; extra arguments go to both transformations.
+      structural_gradient: whether gradients reach the weights through the masks too.
+      shared: whether all objectives share one threshold vector.
+      select: as in `sparsity.init_thresholds`.
+      output_axis: as there.
 
     Raises:
-      ValueError: on a hyperparameter out of range and, when traced, on gradients that are not a
-        stack for `params`, a K that does not match the thresholds, or a `weights_tx` without an
-        aggregator.
-      TypeError: when traced, on parameters that are not `ModSyncParams`.
+      ValueError: on a hyperparameter out of range.
 
     References:
-      ModSync, arXiv:2606.20156, Eq. 10 and Algorithm 1; Liu et al., Dynamic Sparse Training, ICLR
-      2020, for the reset.
+      ModSync, arXiv:2606.20156; Liu et al., Dynamic Sparse Training, ICLR 2020, for the reset.
     """
     check_range("sparsity_weight", sparsity_weight, 0.0, float("inf"))
     check_range("min_keep", min_keep, 0.0, 1.0)
     check_range("reset_keep", reset_keep, 0.0, 1.0)
-    weights_tx = optax.with_extra_args_support(weights_tx)
-    thresholds_tx = optax.with_extra_args_support(thresholds_tx or optax.adam(1e-4))
+    tx = optax.with_extra_args_support(optimizer or optax.adam(1e-4))
 
-    def init_fn(params: ModSyncParams) -> ModSyncState:
-        _check_params(params)
-        gradients.check_whole(params)
-        thresholds = jax.tree.map(thresholds_tx.init, params.thresholds)
-        return ModSyncState(weights_tx.init(params.weights), thresholds)
+    def start(weights: PyTree, num_objectives: int, _: Array) -> PyTree:
+        count = 1 if shared else num_objectives
+        return sparsity.init_thresholds(weights, count, select=select, output_axis=output_axis)
+
+    def act(weights: PyTree, own: PyTree) -> PyTree:
+        pair = ModSyncParams(weights, own)
+        return effective_weights(pair, structural_gradient=structural_gradient)
+
+    def init_fn(own: PyTree) -> PyTree:
+        return jax.tree.map(tx.init, own)
 
     def update_fn(
-        updates: ModSyncParams, state: ModSyncState, params: Any = None, **extra_args: Any
-    ) -> tuple[ModSyncParams, ModSyncState]:
-        gradients.check_stacked(updates, params)
-        _check_params(params)
-        weights, thresholds = params
-        moves, w_state = weights_tx.update(updates.weights, state.weights, weights, **extra_args)
-        gradients.check_single(
-            moves, weights, "modsync(optax.chain(aggregators.dcgd(), optax.adam(1e-3)))"
-        )
-        own = gradients.own_objective(updates.thresholds, thresholds)
-        pull = jax.grad(regularizer)(thresholds)
-        slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, own, pull)
-        shifts, t_state = _move_each(
-            thresholds_tx, slopes, state.thresholds, thresholds, extra_args
-        )
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree = None,
+        *,
+        weights: PyTree,
+        moves: PyTree,
+        **extra_args: Any,
+    ) -> tuple[PyTree, PyTree]:
+        pull = jax.grad(regularizer)(params)
+        slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, updates, pull)
+        shifts, state = _move_each(tx, slopes, state, params, extra_args)
         # Shares are float32 quotients: rounding must not make 5 of 500 weights more than 1%.
-        held = jax.tree.map(lambda kept: kept <= min_keep * (1 + 1e-6), kept_share(*params))
+        shares = kept_share(weights, params)
+        held = jax.tree.map(lambda kept: kept <= min_keep * (1 + 1e-6), shares)
         shifts = jax.tree.map(lambda s, h: jnp.where(h, jnp.minimum(s, 0.0), s), shifts, held)
-        stepped = optax.apply_updates(params, ModSyncParams(moves, shifts))
+        stepped = optax.apply_updates((weights, params), (moves, shifts))
         dying = jax.tree.map(lambda kept: kept <= reset_keep * (1 + 1e-6), kept_share(*stepped))
-        shifts = jax.tree.map(lambda s, t, d: jnp.where(d, -t, s), shifts, thresholds, dying)
-        t_state = _restart(thresholds_tx, t_state, thresholds, dying)
-        return ModSyncParams(moves, shifts), ModSyncState(w_state, t_state)
+        shifts = jax.tree.map(lambda s, t, d: jnp.where(d, -t, s), shifts, params, dying)
+        return shifts, _restart(tx, state, params, dying)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return loss_indexed.Kind(
+        start=start,
+        act=act,
+        tx=optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kept=partial(sparsity.masks, structural_gradient=False),
+        describe=_described,
+        pair=ModSyncParams,
+    )
+
+
+def _described(weights: PyTree, own: PyTree, names: Sequence[str]) -> dict[str, Array]:
+    """The shares of weights kept, and each objective's mean threshold in each layer."""
+    overall, layers = sparsity.keep_ratio(weights, own)
+    row = {"keep": overall} | {f"keep/{name}": share for name, share in layers.items()}
+    for path, threshold in jax.tree.leaves_with_path(own):
+        owners = names if len(threshold) == len(names) else ("all",)
+        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
+            row[f"threshold/{owner}/{gradients.path_name(path)}"] = mean
+    return row
 
 
 def _move_each(
@@ -229,11 +255,3 @@ def _restart(
         return jax.tree.map(lambda new, old: jnp.where(dies, new, old), fresh, state)
 
     return jax.tree.map(one, thresholds, dying, states)
-
-
-def _check_params(params: Any) -> None:
-    if not isinstance(params, ModSyncParams):
-        raise TypeError(
-            f"ModSync got parameters of type {type(params).__name__}; it takes the ModSyncParams "
-            "that modsync_jax.with_thresholds(params, num_objectives) returns"
-        )

@@ -11,12 +11,14 @@ CORE = {
     "_moved",
     "_ranges",
     "gradients",
+    "loss_indexed",
     "aggregators",
     "balancing",
     "optimizers",
     "sparsity",
     "adapters",
     "transform",
+    "diagnostics",
 }
 CORE_LIBRARIES = {"jax", "optax", "chex", "numpy"}
 OUTER = {"experiments", "benchmarks", "tests"}

@@ -18,6 +18,7 @@ from modsync_jax.balancing._relobralo import relobralo
 from modsync_jax.balancing._self_adaptive import (
     PointWeighted,
     point_weighted,
+    point_weights,
     self_adaptive,
     self_adaptive_points,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "norm_balance",
     "ntk",
     "point_weighted",
+    "point_weights",
     "relobralo",
     "self_adaptive",
     "self_adaptive_points",

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax import gradients
+from modsync_jax import loss_indexed
 from modsync_jax.balancing import _base
 from modsync_jax.balancing._base import Given
+from modsync_jax.loss_indexed import Kind
 
 PyTree = Any
 
@@ -84,6 +85,31 @@ def point_weighted(
     return {name: jax.tree_util.Partial(objective, name) for name in residuals}
 
 
+def point_weights(
+    counts: Mapping[str, int], optimizer: optax.GradientTransformation | None = None
+) -> Kind:
+    """Weights of points as a kind of loss-indexed parameters: they ascend their objective, from 1.
+
+    Args:
+      counts: the number of points of each objective.
+      optimizer: `optax.adam(1e-3)` if None. It gets the negative gradient.
+    """
+
+    def start(*_: Any) -> dict[str, Array]:
+        return {name: jnp.ones(count) for name, count in counts.items()}
+
+    def pick(grads: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: grads[name][k] for k, name in enumerate(sorted(weights))}
+
+    return Kind(
+        start=start,
+        act=PointWeighted,
+        tx=optax.chain(optax.scale(-1.0), optimizer or optax.adam(1e-3)),
+        pick=pick,
+        pair=PointWeighted,
+    )
+
+
 def self_adaptive_points(
     params_tx: optax.GradientTransformation,
     weights_tx: optax.GradientTransformation | None = None,
@@ -97,28 +123,4 @@ def self_adaptive_points(
     Returns:
       A transformation over stacked gradients of `PointWeighted`.
     """
-    params_tx = optax.with_extra_args_support(params_tx)
-    tx = weights_tx or optax.adam(1e-3)
-
-    def init_fn(params: PointWeighted) -> tuple[Any, Any]:
-        gradients.check_whole(params)
-        return params_tx.init(params.params), tx.init(params.point_weights)
-
-    def update_fn(
-        updates: PointWeighted, state: tuple[Any, Any], params: Any = None, **extra_args: Any
-    ) -> tuple[PointWeighted, tuple[Any, Any]]:
-        gradients.check_stacked(updates, params)
-        moves, params_state = params_tx.update(
-            updates.params, state[0], params.params, **extra_args
-        )
-        gradients.check_single(
-            moves, params.params, "self_adaptive_points(optax.chain(aggregators.sum(), ...))"
-        )
-        weights = params.point_weights
-        ascent = {
-            name: -updates.point_weights[name][k] for k, name in enumerate(sorted(weights))
-        }  # only objective k depends on its weights
-        lifts, weights_state = tx.update(ascent, state[1], weights)
-        return PointWeighted(moves, lifts), (params_state, weights_state)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return loss_indexed.transformation(params_tx, point_weights({}, weights_tx))

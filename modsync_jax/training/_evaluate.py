@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from modsync_jax import gradients, sparsity
+from modsync_jax import gradients
 from modsync_jax.problems import Problem
 from modsync_jax.training import _conflict
 from modsync_jax.training._config import TrainConfig
@@ -21,7 +21,6 @@ from modsync_jax.training._state import (
     stream,
     weights_of,
 )
-from modsync_jax.transform import ModSyncParams, export
 
 PyTree = Any
 References = Mapping[str, tuple[Array, Array]]
@@ -61,7 +60,7 @@ def build(
         # Phases that do not count cosines show those of this batch.
         seen = chosen(state.conflict.batches > 0, state.conflict, _conflict.met(nothing, grads))
         norms, _ = _conflict.cosines(grads)
-        u, unknowns = losses.fields(evaluated := export(state.params))
+        u, unknowns = losses.fields(evaluated := losses.kind.export(state.params))
         by_error = bool(references) and config.selection != "loss"
         judged = batch if by_error else held_out(state)
         of_terms = {name: loss(evaluated, judged) for name, loss in losses.terms.items()}
@@ -76,8 +75,8 @@ def build(
             row[f"opposed/{names[j]}~{names[k]}"] = seen.opposed[p] / seen.batches
         row["batches"] = seen.batches
         row |= {f"unknown/{name}": value for name, value in unknowns.items()}
-        if losses.masked:
-            row |= _sparsity_row(state.params, names)
+        described = losses.kind.describe(*losses.kind.split(state.params), names)
+        row |= {_short(column): value for column, value in described.items()}
         for name, (points, true) in cast(dict(references), dtype).items():
             error = problem.observed(u, unknowns, points) - true
             row[f"{name}/relative_l2"] = jnp.linalg.norm(error) / jnp.linalg.norm(true)
@@ -97,15 +96,7 @@ def build(
     return evaluate
 
 
-def _sparsity_row(params: ModSyncParams, names: tuple[str, ...]) -> dict[str, Array]:
-    overall, layers = sparsity.keep_ratio(*params)
-    row = {"keep": overall} | {f"keep/{_layer(name)}": share for name, share in layers.items()}
-    for path, threshold in jax.tree.leaves_with_path(params.thresholds):
-        owners = names if len(threshold) == len(names) else ("all",)
-        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
-            row[f"threshold/{owner}/{_layer(gradients.path_name(path))}"] = mean
-    return row
-
-
-def _layer(path: str) -> str:
-    return path.removeprefix("network/").removeprefix("params/")
+def _short(column: str) -> str:
+    """A column of a layer of the network, without what the paths of all layers begin with."""
+    start = "/network/params/" if "/network/params/" in column else "/network/"
+    return column.replace(start, "/", 1)

@@ -1,7 +1,5 @@
 """First-order phases: steps of the run's method and an optax optimiser, on fresh points."""
 
-import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from modsync_jax import gradients, methods, sparsity
+from modsync_jax import gradients, loss_indexed, methods
 from modsync_jax.training import _conflict, _optimizers
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
-from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
+from modsync_jax.training._stage import Stage, as_is, of_weights_alone
 from modsync_jax.training._state import (
     METHOD,
     TRAIN,
@@ -24,17 +22,17 @@ from modsync_jax.training._state import (
     stream,
     weights_of,
 )
-from modsync_jax.transform import export
 
 PyTree = Any
 
 
-def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stage:
+def build(index: int, settled: bool, config: TrainConfig, losses: Losses) -> Stage:
     """Returns the functions of a phase.
 
     Args:
       index: the number of the phase in the run.
-      frozen: whether masks stay as they are; the phase then moves the weights alone.
+      settled: whether parameters of single losses are zero and stay; the phase then moves the
+        weights alone.
       config: the run's settings.
       losses: the run's losses.
     """
@@ -44,24 +42,19 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
     of_run = index == 0 and config.steps > 0  # not one that `then` names
     rate = _optimizers.learning_rate(config, phase, first=of_run)
     method, names = methods.parse(config.method), losses.names
-    masked = losses.masked and not frozen
-    if losses.masked and frozen:
-        method = dataclasses.replace(
-            method, parts={n: p for n, p in method.parts.items() if n != "modsync"}
-        )
+    kind = losses.kind
     tx = methods.build(
         method,
         _optimizers.weights_optimizer(config, phase, first=of_run),
-        _optimizers.thresholds_optimizer(config),
+        loss_indexed.NONE if settled else kind,
         num_objectives=len(names),
         reference=names.index("residual"),
         learning_rate=rate,
-        **_modsync_settings(config) if masked else {},
     )
 
     def moved(params: PyTree) -> PyTree:
         """The parameters that the phase moves."""
-        return params if masked or not losses.masked else params.weights
+        return weights_of(params) if settled else params
 
     def begin(state: TrainState) -> TrainState:
         state = cast(state, dtype)
@@ -69,13 +62,11 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
 
     def batch(state: TrainState) -> Any:
         points = losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
-        return losses.counted(export(state.params), points, state.step - start)
+        return losses.counted(kind.export(state.params), points, state.step - start)
 
     def step(state: TrainState) -> TrainState:
         points, params = batch(state), moved(state.params)
-        objectives: Mapping[str, Any] = losses.trained
-        if params is not state.params:
-            objectives = of_weights(losses, state)
+        objectives = losses.settled(state.params) if settled else losses.trained
         extra: dict[str, Any] = {"key": jax.random.fold_in(stream(state, METHOD), state.step)}
         if method.alternates:
             index = state.step % len(names)
@@ -84,10 +75,12 @@ def build(index: int, frozen: bool, config: TrainConfig, losses: Losses) -> Stag
         else:
             values, grads = gradients.value_and_objective_grads(objectives)(params, points)
             extra["losses"] = values
-            extra["residual_jacobian_traces"] = partial(losses.traces, state.params, points, frozen)
+            extra["residual_jacobian_traces"] = partial(
+                losses.traces, state.params, points, settled
+            )
         updates, opt_state = tx.update(grads, state.opt_state, params, **extra)
-        if params is not state.params:
-            updates = with_thresholds(updates, state)
+        if settled:
+            updates = of_weights_alone(kind, updates, state.params)
         after = accept(state, values, updates, opt_state, _all_finite(opt_state))
         if method.alternates:
             return after
@@ -101,17 +94,3 @@ def _all_finite(tree: PyTree) -> Array:
     """Whether all floating numbers are finite, as second moments must be to move weights."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-
-
-def _modsync_settings(config: TrainConfig) -> dict[str, Any]:
-    regularizer = partial(
-        sparsity.sparsity_loss,
-        beta=config.beta,
-        granularity=config.granularity,  # type: ignore[arg-type]
-    )
-
-    return {
-        "sparsity_weight": config.sparsity_weight,
-        "regularizer": regularizer,
-        "min_keep": config.min_keep,
-    }

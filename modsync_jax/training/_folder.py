@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from modsync_jax.loss_indexed import LossIndexed
 from modsync_jax.training._config import FORMAT, ConfigError, TrainConfig, upgraded
 from modsync_jax.transform import ModSyncParams
 
@@ -242,7 +243,10 @@ def read_best(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[int,
     if manager is None or step is None:
         raise RunError(f"{path} holds no checkpoint yet; let the run come to its first one")
     best = manager.restore(step, args=ocp.args.StandardRestore())["best_params"]
-    return step, ModSyncParams(**best) if set(best) == set(ModSyncParams._fields) else best
+    for pair in (ModSyncParams, LossIndexed):
+        if set(best) == set(pair._fields):
+            return step, pair(**best)
+    return step, best
 
 
 def holds_checkpoint(path: str | os.PathLike, step: int) -> bool:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from modsync_jax import citations, methods, networks, problems, reporting, transform
+from modsync_jax import citations, methods, networks, problems, reporting
 from modsync_jax._names import unknown
 from modsync_jax.problems import Problem
 from modsync_jax.training import (
@@ -139,8 +139,8 @@ def _start(
     if init is None:
         return program.init(config.seed)
     solution = init if isinstance(init, Solution) else load(init)
-    masked = methods.parse(config.method).masked
     random = weights_of(program.init(config.seed).params)
+    masked = _optimizers.indexed(config).kept is not None
     params = _warm.started(random, network, solution, masked=masked)
     return program.init(config.seed, params)
 
@@ -227,7 +227,9 @@ def finish(
     """Writes the files of a finished run; `result.json`, which marks it as finished, comes last."""
     arrays = _measure.on_grid(problem, solution) | _measure.drawn(problem, config)
     folder.write_arrays("solution.npz", arrays)
-    folder.write_arrays("layers.npz", _measure.layers(solution))
+    folder.write_arrays(
+        "layers.npz", _measure.layers(solution.trained, _optimizers.indexed(config))
+    )
     used = [phase.name for phase in config.phases]
     kept = [phase.settings for phase in config.phases if isinstance(phase.settings, Kept)]
     cited = ("rad", "r3", "momentum", "sketch")
@@ -265,7 +267,7 @@ def _train(
 
     def estimate(state: TrainState) -> float | None:
         """The error of the parameters selected so far, without a reference."""
-        params = transform.export(state.best_params)
+        params = program.export(state.best_params)
         if not _estimate.possible(config, params):
             return None
         found = float(program.estimate(params))
@@ -320,7 +322,7 @@ def _train(
     result = _measure.summary(problem, config, rows, state, clock)
     if (found := estimate(state)) is not None:
         result["estimate"] = {"relative_l2": found, "reliability": _estimate.RELIABILITY}
-    params = transform.export(trained)
+    params = program.export(trained)
     return Solution(network, problem.coordinates, params, trained, result, rows)
 
 

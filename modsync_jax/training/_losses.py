@@ -10,14 +10,12 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax import balancing, blocks, methods
+from modsync_jax import balancing, blocks, loss_indexed
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem, Weighted
-from modsync_jax.training import _points
+from modsync_jax.training import _optimizers, _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._solution import field_of
-from modsync_jax.training._state import weights_of
-from modsync_jax.transform import mask_objectives
 
 PyTree = Any
 Loss = Callable[[PyTree, Any], Array]
@@ -26,16 +24,21 @@ _AT_ONCE = 256  # points whose rows of the Jacobian are computed at once
 
 
 class Losses(NamedTuple):
-    """What can be asked of a run's losses. Trained parameters are `ModSyncParams` with ModSync.
+    """What can be asked of a run's losses.
+
+    Trained parameters are what `loss_indexed.begin` returns: plain ones, or a pair of them and
+    parameters of single losses.
 
     Attributes:
       names: the names of the K objectives in order.
-      masked: whether thresholds mask the weights.
+      kind: the parameters of single losses.
       fields: from plain parameters to the field and the unknowns.
       trained: each objective of the trained parameters.
-      frozen: each objective of `ModSyncParams` whose masks stay, or of plain parameters.
+      settled: from trained parameters to each objective of the weights alone, while parameters of
+        single losses are zero and stay.
+      cut: from trained parameters to a function that makes zeros of weights that are cut.
       terms: each term's loss of plain parameters, without weights.
-      traces: `(trained parameters, batch, whether masks stay) -> [K]`, the traces of the
+      traces: `(trained parameters, batch, whether own ones stay) -> [K]`, the traces of the
         objectives' tangent kernels of the weights.
       residuals: `(plain parameters, batch) -> [M]`, whose squared norm is the sum of objectives.
       jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
@@ -48,10 +51,11 @@ class Losses(NamedTuple):
     """
 
     names: tuple[str, ...]
-    masked: bool
+    kind: loss_indexed.Kind
     fields: Callable[[PyTree], tuple[Field, PyTree]]
     trained: Mapping[str, Loss]
-    frozen: Mapping[str, Loss]
+    settled: Callable[[PyTree], Mapping[str, Loss]]
+    cut: Callable[[PyTree], Callable[[PyTree], PyTree]]
     terms: Mapping[str, Loss]
     traces: Callable[[PyTree, Any, bool], Array]
     residuals: Callable[[PyTree, Any], Array]
@@ -68,32 +72,43 @@ def build(
     place: Callable[[PyTree], PyTree],
 ) -> Losses:
     """Returns the losses of `network` on `problem`; `place` is the argument of its objectives."""
-    masked = methods.parse(config.method).masked
+    kind = _optimizers.indexed(config)
 
     def fields(params: PyTree) -> tuple[Field, PyTree]:
         return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
-
-    def mask(functions: Mapping[str, Loss], structural: bool) -> Any:
-        if not masked:
-            return functions
-        return mask_objectives(functions, structural_gradient=structural)
 
     block_points = config.block_points or blocks.default_size()
     plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
     vectors = problem.residual_vectors(fields, "each")
     names = tuple(sorted(plain))
     groups = problem.objective_terms(config.objectives)
+    index_of = {term: k for k, name in enumerate(names) for term in groups[name]}
     weights = [config.loss_weights.get(name, 1.0) for name in names]
 
-    def traces(params: PyTree, batch: Any, frozen: bool) -> Array:
-        seen = mask(vectors, config.structural_gradient and not frozen)
+    def cut(params: PyTree) -> Callable[[PyTree], PyTree]:
+        if kind.kept is None:
+            return lambda weights: weights
+        kept = jax.lax.stop_gradient(kind.kept(*kind.split(params)))
+        return lambda weights: jax.tree.map(lambda w, m: w if m is None else w * m, weights, kept)
+
+    def settled(params: PyTree) -> dict[str, Loss]:
+        kept = cut(params)
+
+        def on_kept(name: str, weights: PyTree, batch: Any) -> Array:
+            return plain[name](kept(weights), batch)
+
+        return {name: partial(on_kept, name) for name in names}
+
+    def traces(params: PyTree, batch: Any, stay: bool) -> Array:
+        shared, own = kind.split(params)
+        kept = cut(params)
 
         def of_term(term: str, weights: PyTree, points: Any) -> Array:
-            moved = params._replace(weights=weights) if masked else weights
-            return seen[term](moved, {term: points})
+            seen = kept(weights) if stay else kind.seen(weights, own, index_of[term])
+            return vectors[term](seen, {term: points})
 
         residuals = {term: partial(of_term, term) for term in batch}
-        sums = balancing.jacobian_traces(residuals, weights_of(params), batch)
+        sums = balancing.jacobian_traces(residuals, shared, batch)
         means = {
             term: total / len(jax.tree.leaves(batch[term])[0])
             for term, total in zip(sorted(batch), sums, strict=True)
@@ -155,10 +170,11 @@ def build(
 
     return Losses(
         names=names,
-        masked=masked,
+        kind=kind,
         fields=fields,
-        trained=mask(plain, config.structural_gradient),
-        frozen=mask(plain, structural=False),
+        trained=loss_indexed.objectives(plain, kind),  # type: ignore[arg-type]
+        settled=settled,
+        cut=cut,
         terms=problem.term_losses(fields, block_points, place),
         traces=traces,
         residuals=residuals,

@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from modsync_jax import gradients, sampling, sparsity
+from modsync_jax import gradients, sampling
 from modsync_jax._version import __version__
+from modsync_jax.loss_indexed import Kind
 from modsync_jax.problems import Problem
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._folder import Row
 from modsync_jax.training._solution import Solution
 from modsync_jax.training._state import TrainState, weights_of
-from modsync_jax.transform import ModSyncParams
 
+PyTree = Any
 _GRID_POINTS = 2**14  # points of the test grid, over all axes
 _VALIDATION_POINTS = 2**12
 _DRAWN = 2_000  # points of a term to keep for its picture
@@ -152,28 +153,28 @@ def drawn(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
     return {f"drawn/{name}": np.asarray(p[:_DRAWN], np.float64) for name, p in points.items()}
 
 
-def layers(solution: Solution) -> dict[str, np.ndarray]:
+def layers(trained: PyTree, kind: Kind) -> dict[str, np.ndarray]:
     """Summarises the kernels of a network for pictures, as `layers.npz` holds them.
+
+    Args:
+      trained: its trained parameters.
+      kind: their parameters of single losses, which may cut weights.
 
     Returns:
       `layers` [L], their names; `edges` [B + 1] of bins of log10 |w|; `kept` and `pruned` [L, B],
       the numbers of weights in each bin that the masks keep and cut; `mask/<i>` [a, b], the share
       of weights kept in blocks of layer i, inputs down, outputs across.
     """
-    trained = solution.trained
-    weights = weights_of(trained)["network"]
-    if isinstance(trained, ModSyncParams):
-        masks = sparsity.masks(weights, trained.thresholds["network"])
-    else:
-        masks = jax.tree.map(lambda _: None, weights)
+    weights, own = kind.split(trained)
+    masks = kind.kept(weights, own) if kind.kept else jax.tree.map(lambda _: None, weights)
     kernels = {
         gradients.path_name(path).removeprefix("params/"): (
             np.asarray(weight, np.float64),
             np.ones(weight.shape) if mask is None else np.asarray(mask, np.float64),
         )
         for (path, weight), mask in zip(
-            jax.tree.leaves_with_path(weights),
-            jax.tree.leaves(masks, is_leaf=lambda leaf: leaf is None),
+            jax.tree.leaves_with_path(weights["network"]),
+            jax.tree.leaves(masks["network"], is_leaf=lambda leaf: leaf is None),
             strict=True,
         )
         if weight.ndim == 2
@@ -268,8 +269,10 @@ def in_order(names: Iterable[str]) -> list[str]:
         "validation",
         "keep",
         "threshold",
+        "adapter",
     ]
-    return sorted(names, key=lambda name: kinds.index(name.partition("/")[0]))
+    place = {kind: index for index, kind in enumerate(kinds)}
+    return sorted(names, key=lambda name: place.get(name.partition("/")[0], len(kinds)))
 
 
 def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) -> str:

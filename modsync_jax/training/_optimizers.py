@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optax
 import optax.contrib
 
-from modsync_jax import optimizers
+from modsync_jax import loss_indexed, methods, optimizers, sparsity
 
 if TYPE_CHECKING:
     from modsync_jax.training._config import TrainConfig
@@ -62,6 +63,21 @@ def weights_optimizer(
     return OPTIMIZERS[phase.name](learning_rate(config, phase, first=first), config.weight_decay)
 
 
-def thresholds_optimizer(config: "TrainConfig") -> optax.GradientTransformation:
-    """The optimiser of the thresholds."""
-    return OPTIMIZERS[config.threshold_optimizer](config.threshold_learning_rate, 0.0)
+def indexed(config: "TrainConfig") -> loss_indexed.Kind:
+    """The parameters of single losses that a run trains beside the weights."""
+    regularizer = partial(
+        sparsity.sparsity_loss,
+        beta=config.beta,
+        granularity=config.granularity,  # type: ignore[arg-type]
+    )
+    first = config.phases[0]
+    return methods.indexed(
+        config.method,
+        OPTIMIZERS[config.threshold_optimizer](config.threshold_learning_rate, 0.0),
+        None if first.freezes else weights_optimizer(config, first, first=True),
+        sparsity_weight=config.sparsity_weight,
+        regularizer=regularizer,
+        min_keep=config.min_keep,
+        structural_gradient=config.structural_gradient,
+        shared=config.shared_threshold,
+    )

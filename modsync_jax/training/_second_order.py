@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from modsync_jax import optimizers, sparsity
+from modsync_jax import optimizers
 from modsync_jax.problems import without_weights
 from modsync_jax.training import _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
 from modsync_jax.training._phases import LBFGS, Dense, GaussNewton, Phase
-from modsync_jax.training._stage import Stage, as_is, of_weights, with_thresholds
+from modsync_jax.training._stage import Stage, as_is, of_weights_alone
 from modsync_jax.training._state import KEPT, SKETCH, TrainState, accept, cast, stream, weights_of
-from modsync_jax.transform import ModSyncParams, export
 
 PyTree = Any
 
@@ -73,12 +72,9 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
 
     def begin(state: TrainState) -> TrainState:
         state = cast(state, dtype)
-        # Pruned weights become zeros under zero thresholds. Their masks stay zero, so their
-        # gradients do too, and no iterate moves them.
-        params = state.params
-        if losses.masked:
-            zeros = jax.tree.map(jnp.zeros_like, params.thresholds)
-            params = ModSyncParams(export(params), zeros)
+        # Own parameters go into the weights. Pruned weights become zeros, whose masks stay zero, so
+        # their gradients do too, and no iterate moves them.
+        params = losses.kind.settled(state.params)
         state = state._replace(params=params, opt_state=solver.init(weights_of(params)))
         # The first chunk draws the points, so that drawing is compiled once; until then, zeros.
         shapes = jax.eval_shape(
@@ -94,7 +90,7 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
     def step(state: TrainState) -> TrainState:
         updates, opt_state = solver.move(state)
         value = optax.tree_utils.tree_get(opt_state, "value")
-        updates = with_thresholds(updates, state) if losses.masked else updates
+        updates = of_weights_alone(losses.kind, updates, state.params)
         return accept(state, state.losses, updates, opt_state, jnp.isfinite(value))
 
     def settle(state: TrainState) -> TrainState:
@@ -192,12 +188,8 @@ def _gauss_newton(phase: Phase, losses: Losses) -> _Solver:
 
 def _kept(losses: Losses, state: TrainState) -> Array:
     """1 for weights that may move, else 0, `[n]`."""
-    weights = weights_of(state.params)
-    kept = jax.tree.map(jnp.ones_like, weights)
-    if losses.masked:
-        masks = sparsity.masks(weights, state.params.thresholds)
-        kept = jax.tree.map(lambda one, m: one if m is None else m, kept, masks)
-    return jax.flatten_util.ravel_pytree(kept)[0]
+    ones = jax.tree.map(jnp.ones_like, weights_of(state.params))
+    return jax.flatten_util.ravel_pytree(losses.cut(state.params)(ones))[0]
 
 
 _SOLVERS: Mapping[type, Callable[[Phase, Losses], _Solver]] = {
@@ -209,5 +201,5 @@ _SOLVERS: Mapping[type, Callable[[Phase, Losses], _Solver]] = {
 
 def _values(losses: Losses, state: TrainState, weights: PyTree) -> Array:
     """The losses [K] of weights on the points that stay."""
-    objectives = of_weights(losses, state)
+    objectives = losses.settled(state.params)
     return jnp.stack([objectives[name](weights, state.points) for name in losses.names])

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import networks, transform
+from modsync_jax import loss_indexed, methods, networks
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _folder
@@ -32,7 +32,7 @@ class Solution:
       coordinates: one letter for each entry of a point.
       params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, with masks
         applied.
-      trained: the parameters before masking; `ModSyncParams` for a method with thresholds.
+      trained: the parameters as they were trained; `ModSyncParams` for a method with thresholds.
       result: the content of `result.json`; empty for a run that is not finished.
       metrics: the rows of `metrics.csv`.
     """
@@ -135,10 +135,12 @@ def load(run: str | os.PathLike, *, network: nn.Module | None = None) -> Solutio
             stacklevel=2,
         )
         result = {}
+    method = config["method"]
+    beside = loss_indexed.NONE if method == methods.OWN else methods.indexed(method)
     return Solution(
         network,
         tuple(config["coordinates"]),
-        transform.export(trained),
+        beside.export(trained),
         trained,
         result,
         [row for row in _folder.read_metrics(run) if row["step"] <= step],

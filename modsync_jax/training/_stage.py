@@ -1,16 +1,14 @@
 """The interface between a run and its phases, and what phases share."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from modsync_jax.training._losses import Losses
+from modsync_jax.loss_indexed import Kind
 from modsync_jax.training._state import TrainState
-from modsync_jax.transform import ModSyncParams
 
 PyTree = Any
 
@@ -39,17 +37,7 @@ def as_is(state: TrainState) -> TrainState:
     return state
 
 
-def of_weights(losses: Losses, state: TrainState) -> Mapping[str, Any]:
-    """The objectives as functions of the weights alone, under masks that stay."""
-    if not losses.masked:
-        return losses.frozen
-
-    def on_weights(name: str, weights: PyTree, points: Any) -> Array:
-        return losses.frozen[name](ModSyncParams(weights, state.params.thresholds), points)
-
-    return {name: partial(on_weights, name) for name in losses.names}
-
-
-def with_thresholds(updates: PyTree, state: TrainState) -> ModSyncParams:
-    """Updates of the weights beside thresholds that stay."""
-    return ModSyncParams(updates, jax.tree.map(jnp.zeros_like, state.params.thresholds))
+def of_weights_alone(kind: Kind, updates: PyTree, params: PyTree) -> PyTree:
+    """Updates of trained parameters whose own ones stay, from updates of the weights."""
+    _, own = kind.split(params)
+    return kind.join(updates, jax.tree.map(jnp.zeros_like, own))

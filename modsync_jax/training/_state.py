@@ -8,11 +8,9 @@ import optax
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax.transform import ModSyncParams
-
 PyTree = Any
 # The streams of random numbers of one run.
-INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH = range(7)
+INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH, OWN = range(8)
 
 
 class Conflict(NamedTuple):
@@ -35,7 +33,8 @@ class TrainState(NamedTuple):
     Attributes:
       key: raw data of the run's PRNG key.
       step: completed steps, [] int32.
-      params: `{"network": ..., "unknowns": ...}`, or `ModSyncParams` of it.
+      params: `{"network": ..., "unknowns": ...}`, or the pair of it and parameters of single losses
+        that `loss_indexed.begin` makes.
       opt_state: the state of the present phase's transformation.
       best_params: the parameters of the lowest score so far.
       best_score: their validation error, or their unweighted loss without a reference, [].
@@ -66,8 +65,8 @@ def stream(state: TrainState, number: int) -> Array:
 
 
 def weights_of(params: PyTree) -> PyTree:
-    """Returns the parameters without thresholds, not masked."""
-    return params.weights if isinstance(params, ModSyncParams) else params
+    """Returns the weights that all losses share, as they are."""
+    return params[0] if isinstance(params, tuple) else params
 
 
 def chosen(flag: Array, one: PyTree, other: PyTree) -> PyTree:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax import networks
+from modsync_jax import loss_indexed, networks
 from modsync_jax.problems import Problem, without_weights
 from modsync_jax.training import (
     _conflict,
@@ -25,8 +25,7 @@ from modsync_jax.training import (
 )
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._stage import Stage
-from modsync_jax.training._state import INIT, TrainState
-from modsync_jax.transform import export, with_thresholds
+from modsync_jax.training._state import INIT, OWN, TrainState
 
 PyTree = Any
 
@@ -41,6 +40,7 @@ class Program(NamedTuple):
       evaluate: `(state, reference points and values) -> (state, row)`.
       residuals: `(state, phase) -> (points, residuals)` for the batch of the next step: both by
         term, and the residuals also by equation, [N] each.
+      export: `(trained parameters) -> plain parameters`.
       estimate: `(plain parameters) -> []`, the relative L2 error without a reference; see
         `_estimate.possible`.
       objectives: the names of the K objectives in order.
@@ -51,6 +51,7 @@ class Program(NamedTuple):
     advance: Callable[[TrainState, int, int], TrainState]
     evaluate: _evaluate.Evaluate
     residuals: Callable[[TrainState, int], tuple[Any, dict[str, dict[str, Array]]]]
+    export: Callable[[PyTree], PyTree]
     estimate: Callable[[PyTree], Array]
     objectives: tuple[str, ...]
 
@@ -103,8 +104,8 @@ def build(
     def stage_of(index: int) -> Stage:
         if config.phases[index].freezes:
             return _second_order.build(index, config, losses)
-        frozen = any(earlier.freezes for earlier in config.phases[:index])
-        return _first_order.build(index, frozen, config, losses)
+        settled = any(earlier.freezes for earlier in config.phases[:index])
+        return _first_order.build(index, settled, config, losses)
 
     stages = [stage_of(index) for index in range(len(config.phases))]
 
@@ -113,8 +114,7 @@ def build(
         if params is None:
             params = random_params(problem, network, key, dtype)
         count = len(losses.names)
-        if losses.masked:
-            params = with_thresholds(params, 1 if config.shared_threshold else count)
+        params = loss_indexed.begin(params, losses.kind, count, jax.random.fold_in(key, OWN))
         state = TrainState(
             key=jax.random.key_data(key),
             step=jnp.zeros((), jnp.int32),
@@ -146,7 +146,7 @@ def build(
 
     def residuals(state: TrainState, phase: int) -> tuple[Any, dict[str, dict[str, Array]]]:
         batch = without_weights(stages[phase].batch(state))
-        return batch, problem.pointwise(*losses.fields(export(state.params)), batch)
+        return batch, problem.pointwise(*losses.fields(losses.kind.export(state.params)), batch)
 
     known = not isinstance(config.optimizer, _optimizers.Own)
     plain = config.with_numbers({"loss_weights": {}})
@@ -156,6 +156,7 @@ def build(
         advance=advance,
         evaluate=_evaluate.build(problem, losses, config, rate if known else None),
         residuals=residuals,
+        export=losses.kind.export,
         estimate=_estimate.build(problem, _losses.build(problem, network, plain, place)),
         objectives=losses.names,
     )

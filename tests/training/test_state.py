@@ -11,7 +11,7 @@ import pytest
 
 from modsync_jax import methods, networks, problems, sparsity
 from modsync_jax.problems import Problem
-from modsync_jax.training import TrainConfig, _first_order, _state, _step
+from modsync_jax.training import TrainConfig, _optimizers, _state, _step
 from modsync_jax.training._solution import field_of
 from modsync_jax.transform import ModSyncParams, export
 
@@ -66,9 +66,9 @@ def seen():
         sampled.append((streams.of(key), dict(points)))
         return sample(self, key, points, *rest, **named)
 
-    def building(method, weights_tx, thresholds_tx, **settings):
-        given.update(settings, thresholds_tx=thresholds_tx)
-        tx = build(method, weights_tx, thresholds_tx, **settings)
+    def building(method, weights_tx, beside, **settings):
+        given.update(settings, beside=beside)
+        tx = build(method, weights_tx, beside, **settings)
 
         def update(grads, state, params, *, key, **extra):
             drawn.append(streams.of(key))
@@ -137,10 +137,12 @@ def test_each_use_of_random_numbers_has_a_stream_of_its_own(seen):
 
 def test_the_method_is_built_for_the_residual_and_the_thresholds_rate(seen):
     assert seen.run.objectives == ("boundary", "residual") and seen.given["reference"] == 1
-    tx = seen.given["thresholds_tx"]
-    moved, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
+    tx, own = seen.given["beside"].tx, {"w": jnp.zeros((2, 1, 3))}
+    weights, moves = {"w": jnp.ones((4, 3))}, {"w": jnp.zeros((4, 3))}
+    ones = jax.tree.map(jnp.ones_like, own)
+    moved, _ = tx.update(ones, tx.init(own), own, weights=weights, moves=moves)
     # Adam's first step is the rate; its bias correction, 1 - 0.999 in float32, is good to 1e-5.
-    np.testing.assert_allclose(moved, -7e-3, rtol=1e-4)
+    np.testing.assert_allclose(moved["w"], -7e-3, rtol=1e-4)
 
 
 def test_errors_are_those_of_the_network_with_its_masks(seen):
@@ -255,15 +257,31 @@ def test_a_step_is_taken_when_all_is_finite(seen, losses, update, sound, taken):
 
 @pytest.mark.parametrize("granularity", ["layer", "unit"])
 def test_settings_of_modsync_reach_it(granularity):
-    config = TrainConfig(granularity=granularity, beta=0.7, sparsity_weight=3e-3, min_keep=0.2)
-    settings = _first_order._modsync_settings(config)
-    thresholds = {"a": jax.random.uniform(jax.random.key(0), (2, 1, 3))}
-    expected = sparsity.sparsity_loss(thresholds, beta=0.7, granularity=granularity)
-    assert settings["regularizer"](thresholds) == expected
-    others = [("layer", 0.7), ("unit", 0.7), (granularity, 0.3)]
-    values = {float(sparsity.sparsity_loss(thresholds, beta=b, granularity=g)) for g, b in others}
-    assert len(values) == 3
-    assert (settings["sparsity_weight"], settings["min_keep"]) == (3e-3, 0.2)
+    """By a step of size 1 from gradients of zero, which follows the regulariser alone."""
+    settings = {"granularity": granularity, "beta": 0.7, "sparsity_weight": 3e-3}
+    config = TrainConfig(
+        "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=1.0, **settings
+    )
+    keys = jax.random.split(jax.random.key(0))
+    weights = {"a": jax.random.normal(keys[0], (9, 3))}
+    own = {"a": jax.random.uniform(keys[1], (2, 1, 3), maxval=0.1)}
+
+    def shifts(config):
+        tx = _optimizers.indexed(config).tx
+        nothing, moves = jax.tree.map(jnp.zeros_like, (own, weights))
+        return tx.update(nothing, tx.init(own), own, weights=weights, moves=moves)[0]["a"]
+
+    def pull(beta, granularity):
+        loss = partial(sparsity.sparsity_loss, beta=beta, granularity=granularity)
+        return jax.grad(loss)(own)["a"]
+
+    expected = -3e-3 * pull(0.7, granularity)
+    np.testing.assert_allclose(shifts(config), expected, rtol=1e-6)
+    for beta, other in (0.3, granularity), (0.7, "unit" if granularity == "layer" else "layer"):
+        assert not np.allclose(expected, -3e-3 * pull(beta, other), rtol=1e-3)
+    held = shifts(config.with_numbers({"min_keep": 1.0}))
+    np.testing.assert_allclose(held, np.minimum(expected, 0.0), rtol=1e-6)
+    assert (expected > 0).any()
 
 
 def test_inputs_are_standardised_by_mean_and_deviation_of_the_box():

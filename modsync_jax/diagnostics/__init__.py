@@ -1,0 +1,50 @@
+"""Measures of how losses share a network, for any JAX code.
+
+A measure is a pure function from a `Snapshot` of a training step to named scalars. `MEASURES` has
+those that work on any snapshot by name.
+"""
+
+from modsync_jax.diagnostics._direction import (
+    alignment,
+    by_layer,
+    cosines,
+    in_metric,
+    norm_ratio,
+    stationarity,
+)
+from modsync_jax.diagnostics._interaction import (
+    interaction,
+    interaction_cosines,
+    interactions,
+)
+from modsync_jax.diagnostics._modularity import ablation, learnt_thresholds, modularity, supports
+from modsync_jax.diagnostics._snapshot import Measure, Snapshot, pairs
+
+MEASURES: dict[str, Measure] = {
+    "cosine": cosines,
+    "layer_cosine": by_layer(cosines),
+    "alignment": alignment,
+    "norm_ratio": norm_ratio,
+    "stationarity": stationarity,
+    "interaction": interaction,
+}
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Snapshot",
+    "ablation",
+    "alignment",
+    "by_layer",
+    "cosines",
+    "in_metric",
+    "interaction",
+    "interaction_cosines",
+    "interactions",
+    "learnt_thresholds",
+    "modularity",
+    "norm_ratio",
+    "pairs",
+    "stationarity",
+    "supports",
+]

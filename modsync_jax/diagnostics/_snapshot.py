@@ -1,0 +1,65 @@
+"""What measures look at."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from modsync_jax import gradients
+
+PyTree = Any
+
+
+class Snapshot(NamedTuple):
+    """A moment of a training.
+
+    Attributes:
+      weights: the weights that all losses share, or those of a network without others.
+      losses: `[K]`, by sorted name.
+      grads: their gradients by the weights, a stack.
+      names: the objectives' names, sorted.
+      samples: by name, from weights to the losses of single samples, `[N]`, whose mean is the
+        objective's; for measures that need them.
+      metric: from a stack of gradients g to P⁻¹ g, for a symmetric positive P, such as an
+        optimiser's preconditioner; None for the Euclidean metric.
+    """
+
+    weights: PyTree
+    losses: Array
+    grads: PyTree
+    names: tuple[str, ...]
+    samples: Mapping[str, Callable[[PyTree], Array]] = {}
+    metric: Callable[[PyTree], PyTree] | None = None
+
+    def gramian(self) -> Array:
+        """`G[i, j] = g_iᵀ P⁻¹ g_j`, `[K, K]`."""
+        if self.metric is None:
+            return gradients.gramian(self.grads)
+        scaled = self.metric(self.grads)
+
+        def inner(one: Array, other: Array) -> Array:
+            count = len(one)
+            return one.reshape(count, -1) @ other.reshape(count, -1).T
+
+        total = jnp.stack(jax.tree.leaves(jax.tree.map(inner, self.grads, scaled))).sum(0)
+        return (total + total.T) / 2
+
+
+Measure = Callable[[Snapshot], dict[str, Array]]
+"""From a snapshot to scalars by column; a column is a family, or `family/member`."""
+
+
+def pairs(names: tuple[str, ...]) -> list[tuple[int, int, str]]:
+    """Returns the pairs of objectives: both indices, and the name `first~second`."""
+    count = range(len(names))
+    return [(j, k, f"{names[j]}~{names[k]}") for j, k in itertools.combinations(count, 2)]
+
+
+def unit(gramian: Array) -> tuple[Array, Array]:
+    """Returns the norms `[K]` and the cosines `[K, K]`; those of a zero gradient are 0."""
+    norms = jnp.sqrt(jnp.diagonal(gramian))
+    products = norms[:, None] * norms
+    return norms, jnp.where(products > 0, gramian / jnp.where(products > 0, products, 1.0), 0.0)
