@@ -1,7 +1,7 @@
 """Measures of how losses share a network, for any JAX code.
 
 A measure is a pure function from a `Snapshot` of a training step to named scalars. `MEASURES` has
-those that work on any snapshot by name.
+those of a snapshot alone by name; others need thresholds or batches too.
 """
 
 from modsync_jax.diagnostics._direction import (
