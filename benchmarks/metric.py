@@ -160,7 +160,7 @@ def over_random_start(found: list[rows.Row], start: str) -> list[float]:
             continue
         same = ("problem", "objectives", "seed", "cores")
         for other in found:
-            if other["start"] == "none" and all(other[name] == row[name] for name in same):
+            if other["start"] == "none" and all(other.get(name) == row.get(name) for name in same):
                 last = other["steps"] / PRESETS["best"]["eval_every"]  # evaluations after the first
                 kept = np.round(np.linspace(0, last, len(other["history"])))
                 before = kept * PRESETS["best"]["eval_every"] <= left
