@@ -130,14 +130,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     rounds = parser.parse_args().rounds
     with jax.default_matmul_precision("highest"):
-        content = {
-            "machine": machine.describe(),
-            "ways": timed(rounds),
-            "shares": [row for dtype in ("float32", "float64") for row in shares(dtype)],
-        }
-    for row in (*content["ways"], *content["shares"]):
+        ways_ = [{"part": "ways", **row} for row in timed(rounds)]
+        rows = [row for dtype in ("float32", "float64") for row in shares(dtype)]
+    found = [*ways_, *({"part": "shares", **row} for row in rows)]
+    for row in found:
         print(json.dumps(row))
     path = RESULTS / f"interaction_{jax.default_backend()}.json"
+    content = {"machine": machine.describe(), "rows": found}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

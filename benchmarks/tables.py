@@ -288,6 +288,25 @@ def metric(file: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def interaction(file: str, content: dict) -> list[list[str]]:
+    """A row per way to the products, or per network: the share of products above each ε."""
+    found = content["rows"]
+    if found[0]["part"] == "ways":
+        rows = [["way", "time, ms", "over the first (95%)", "largest difference, relative"]]
+        for row in found:
+            middle, low, high = row["over_first"]
+            ratio = f"{middle:.3g} ({low:.3g}–{high:.3g})"
+            difference = f"{row['largest_difference']:.0e}"
+            rows.append([row["way"], f"{row['milliseconds']:.2f}", ratio, difference])
+        return rows
+    above = list(found[0]["above"])
+    rows = [["precision", "Adam steps", *(f"above {name}" for name in above), "cosine above 0.01"]]
+    for row in found:
+        shares = [f"{row['above'][name]:.1%}" for name in above]
+        rows.append([row["dtype"], f"{row['steps']:,}", *shares, f"{row['cosine_above']:.1%}"])
+    return rows
+
+
 def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> str:
     """The geometric mean of the ratios to a reference, and the smallest and largest of them."""
 
@@ -330,6 +349,7 @@ def _geometric(runs: list[dict], kind: str) -> str:
 KINDS = {
     "frontier": frontier,
     "estimate": estimate,
+    "interaction": interaction,
     "metric": metric,
     "step_time": step_time,
     "memory": memory,

@@ -126,6 +126,22 @@ def test_a_table_of_the_study_of_metrics_has_ratios_to_its_first_column(tmp_path
     ]
 
 
+def test_tables_of_interactions_show_ways_and_shares(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    way = {"milliseconds": 2.5, "over_first": [30.0, 28.0, 31.5], "largest_difference": 2e-7}
+    share = {"steps": 1000, "above": {"1e-12": 1.0, "0.0001": 0.25}, "cosine_above": 0.5}
+    rows = [
+        {"part": "ways", "way": "vmap", **way},
+        {"part": "shares", "dtype": "float32", **share},
+    ]
+    (tmp_path / "interaction_cpu.json").write_text(json.dumps({"rows": rows}))
+    last = tables.table("interaction_cpu of ways").splitlines()[-1]
+    assert last == "| vmap | 2.50 | 30 (28–31.5) | 2e-07 |"
+    head, _, last = tables.table("interaction_cpu of shares").splitlines()
+    assert head == "| precision | Adam steps | above 1e-12 | above 0.0001 | cosine above 0.01 |"
+    assert last == "| float32 | 1,000 | 100.0% | 25.0% | 50.0% |"
+
+
 def test_a_table_of_cosines_is_of_two_objectives_and_of_the_worst_pair(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     cosines = {"grouped": [[-0.5], [0.1]], "each": [[0.4, -0.9, 0.0]]}
