@@ -99,6 +99,7 @@ def timed(rounds: int) -> list[dict[str, Any]]:
         apart = jnp.abs(found[name] - found[first]).max() / jnp.abs(found[first]).max()
         rows.append(
             {
+                "part": "ways",
                 "way": name,
                 "milliseconds": 1e3 * interval(seconds[name])[0],
                 "over_first": interval(ratios),
@@ -121,7 +122,8 @@ def shares(dtype: str) -> list[dict[str, Any]]:
         cosines = diagnostics.interaction_cosines(samples, points, params, direction)
         above = {f"{epsilon:g}": float(jnp.mean(products > epsilon)) for epsilon in EPSILONS}
         cosine = float(jnp.mean(jnp.abs(cosines) > COSINE))
-        rows.append({"dtype": dtype, "steps": steps, "above": above, "cosine_above": cosine})
+        row = {"dtype": dtype, "steps": steps, "above": above, "cosine_above": cosine}
+        rows.append({"part": "shares", **row})
     return rows
 
 
@@ -130,9 +132,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     rounds = parser.parse_args().rounds
     with jax.default_matmul_precision("highest"):
-        ways_ = [{"part": "ways", **row} for row in timed(rounds)]
-        rows = [row for dtype in ("float32", "float64") for row in shares(dtype)]
-    found = [*ways_, *({"part": "shares", **row} for row in rows)]
+        found = [*timed(rounds), *shares("float32"), *shares("float64")]
     for row in found:
         print(json.dumps(row))
     path = RESULTS / f"interaction_{jax.default_backend()}.json"

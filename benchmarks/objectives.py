@@ -24,7 +24,7 @@ import optax
 
 from benchmarks import machine
 from benchmarks.step_time import NU, Run, interval, scanned, seconds_per_step
-from modsync_jax import mask_objectives, methods, value_and_objective_grads, with_thresholds
+from modsync_jax import loss_indexed, methods, value_and_objective_grads
 from modsync_jax.calculus import Field, partials
 from modsync_jax.networks import MLP
 
@@ -68,8 +68,9 @@ def training(method: str, depth: int, width: int, count: int) -> Run:
     network = MLP(depth=depth, width=width)
     params: PyTree = network.init(jax.random.key(0), jnp.zeros(2))
     given: Any = objectives(network, count)
-    if methods.parse(method).masked:
-        given, params = mask_objectives(given), with_thresholds(params, count)
+    kind = methods.indexed(method)
+    given = loss_indexed.objectives(given, kind)
+    params = loss_indexed.begin(params, kind, count)
     tx = methods.build(method, optax.adam(1e-3), num_objectives=count)
     losses_and_grads = value_and_objective_grads(given)
 

@@ -12,8 +12,8 @@ def missing(owner: str, name: str, moved: Mapping[str, str]) -> AttributeError:
       moved: the replacements of removed names.
 
     Example:
-      >>> print(missing("modsync_jax.methods", "is_masked", {"is_masked": "parse(name).masked"}))
-      modsync_jax.methods.is_masked is gone; use parse(name).masked
+      >>> print(missing("modsync_jax.methods", "is_masked", {"is_masked": "indexed(name).kept"}))
+      modsync_jax.methods.is_masked is gone; use indexed(name).kept
     """
     if name in moved:
         return AttributeError(f"{owner}.{name} is gone; use {moved[name]}")

@@ -50,8 +50,7 @@ def low_rank(
     choose = select or (lambda _, leaf: leaf.ndim == 2)
 
     def start(weights: PyTree, num_objectives: int, key: Array) -> PyTree:
-        def pairs(path: tuple[Any, ...], leaf: Array) -> dict[str, Array] | None:
-            name = gradients.path_name(path)
+        def pair(name: str, leaf: Array, key: Array) -> dict[str, Array] | None:
             if not jnp.issubdtype(leaf.dtype, jnp.floating) or not choose(name, leaf):
                 return None
             if leaf.ndim != 2:
@@ -60,20 +59,19 @@ def low_rank(
                     "out with select"
                 )
             n, m = leaf.shape
-            position = names.index(name)
-            a = jax.random.normal(
-                jax.random.fold_in(key, position), (num_objectives, n, rank), leaf.dtype
-            )
-            return {"a": a / n**0.5, "b": jnp.zeros((num_objectives, rank, m), leaf.dtype)}
+            a = jax.random.normal(key, (num_objectives, n, rank), leaf.dtype) / n**0.5
+            return {"a": a, "b": jnp.zeros((num_objectives, rank, m), leaf.dtype)}
 
-        names = [gradients.path_name(path) for path, _ in jax.tree.leaves_with_path(weights)]
-        found = jax.tree.map_with_path(pairs, weights)
-        if not jax.tree.leaves(found):
+        leaves, tree = jax.tree.flatten_with_path(weights)
+        names = [gradients.path_name(path) for path, _ in leaves]
+        keys = jax.random.split(key, len(leaves))
+        found = [pair(n, w, k) for n, (_, w), k in zip(names, leaves, keys, strict=True)]
+        if not any(found):
             raise ValueError(
                 "no parameter gets adapters; select must match a floating-point leaf of two axes "
                 f"of: {', '.join(names)}"
             )
-        return found
+        return jax.tree.unflatten(tree, found)
 
     def added(weights: PyTree, own: PyTree, product: Callable[[Array, Array], Array]) -> PyTree:
         def one(weight: Array, pair: dict[str, Array] | None) -> Array:
@@ -104,7 +102,8 @@ def low_rank(
 def _sum(a: Array, b: Array) -> Array:
     """`Σ_k A_k B_k`, `[n, m]`, as one product of `[n, K r]` and `[K r, m]`."""
     count, n, rank = a.shape
-    return a.transpose(1, 0, 2).reshape(n, count * rank) @ b.reshape(count * rank, -1)
+    across = a.transpose(1, 0, 2).reshape(n, count * rank)
+    return jnp.matmul(across, b.reshape(count * rank, -1), precision="highest")
 
 
 def _described(weights: PyTree, own: PyTree, names: Sequence[str]) -> dict[str, Array]:

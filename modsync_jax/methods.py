@@ -166,11 +166,6 @@ class Method:
         return "+".join(map(_calls.written, self.parts, self.parts.values())) or OWN
 
     @property
-    def masked(self) -> bool:
-        """Whether it trains `ModSyncParams`, weights and thresholds, or plain parameters."""
-        return "modsync" in self.parts
-
-    @property
     def shared(self) -> "Method":
         """The method of the weights that all losses share, without parameters of single losses."""
         left = {name: given for name, given in self.parts.items() if PARTS[name].kind != "per loss"}
@@ -339,7 +334,7 @@ def _settings(method: str, piece: str, part: Part) -> dict[str, Any]:
 
 
 _MOVED = {
-    "is_masked": "modsync_jax.methods.parse(name).masked",
+    "is_masked": "modsync_jax.methods.indexed(name).kept",
     "alternates": "modsync_jax.methods.parse(name).alternates",
 }
 

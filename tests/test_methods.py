@@ -51,7 +51,7 @@ def test_modsync_masks_what_its_base_moves():
     got = tx.update(grads, tx.init(params), params)[0].weights
     expected = base.update(grads.weights, base.init(params.weights), params.weights)[0]
     np.testing.assert_array_equal(got["w"], expected["w"])
-    assert methods.parse("modsync+norm+dcgd").masked and not methods.parse("norm+dcgd").masked
+    assert methods.indexed("modsync+norm+dcgd").kept and not methods.indexed("norm+dcgd").kept
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -65,7 +65,7 @@ def test_the_package_lists_what_it_imports_later_and_names_what_is_gone():
     assert {"solve", "load", "cite"} <= set(dir(modsync_jax))
     for owner, name, new in (
         (modsync_jax, "chunks", "modsync_jax.blocks"),
-        (methods, "is_masked", "parse(name).masked"),
+        (methods, "is_masked", "indexed(name).kept"),
         (problems.get("heat"), "groups", "Problem.objective_terms"),
     ):
         with pytest.raises(AttributeError, match=f"{name} is gone; use ") as said:

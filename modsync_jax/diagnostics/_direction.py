@@ -5,12 +5,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from modsync_jax import aggregators, gradients
-from modsync_jax.diagnostics._snapshot import Measure, Snapshot, pairs, unit
+from modsync_jax.aggregators import _cosines
+from modsync_jax.diagnostics._snapshot import Measure, Snapshot, pairs
 
 
 def cosines(seen: Snapshot) -> dict[str, Array]:
     """`cosine/a~b` of each pair of gradients; 0 if one of them is zero."""
-    _, found = unit(seen.gramian())
+    found, _ = _cosines.cosines(seen.gramian())
     return {f"cosine/{name}": found[j, k] for j, k, name in pairs(seen.names)}
 
 
@@ -23,7 +24,7 @@ def alignment(seen: Snapshot) -> dict[str, Array]:
       Wang et al., "Gradient Alignment in Physics-informed Neural Networks: A Second-Order
       Optimization Perspective", arXiv:2502.00604.
     """
-    _, found = unit(seen.gramian())
+    found, _ = _cosines.cosines(seen.gramian())
     return {"alignment": 2 * found.mean() - 1}
 
 

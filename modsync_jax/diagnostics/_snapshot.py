@@ -42,7 +42,8 @@ class Snapshot(NamedTuple):
 
         def inner(one: Array, other: Array) -> Array:
             count = len(one)
-            return one.reshape(count, -1) @ other.reshape(count, -1).T
+            flat, scaled = one.reshape(count, -1), other.reshape(count, -1)
+            return jnp.matmul(flat, scaled.T, precision="highest")
 
         total = jnp.stack(jax.tree.leaves(jax.tree.map(inner, self.grads, scaled))).sum(0)
         return (total + total.T) / 2
@@ -56,10 +57,3 @@ def pairs(names: tuple[str, ...]) -> list[tuple[int, int, str]]:
     """Returns the pairs of objectives: both indices, and the name `first~second`."""
     count = range(len(names))
     return [(j, k, f"{names[j]}~{names[k]}") for j, k in itertools.combinations(count, 2)]
-
-
-def unit(gramian: Array) -> tuple[Array, Array]:
-    """Returns the norms `[K]` and the cosines `[K, K]`; those of a zero gradient are 0."""
-    norms = jnp.sqrt(jnp.diagonal(gramian))
-    products = norms[:, None] * norms
-    return norms, jnp.where(products > 0, gramian / jnp.where(products > 0, products, 1.0), 0.0)
