@@ -11,10 +11,14 @@ Each study has a folder and a process on one core for each run, and one JSON fil
   cavity in stream-function and in velocity form, three seeds.
 - `causes`: the cases where M4 misses the published error, with one setting changed in each row.
 - `battery`: every problem with its defaults, 4×50, 10,000 steps, one seed: Adam, LRA and DCGD.
+- `adapters`: the statements of Kim & N'guessan (arXiv:2605.10136) on per-loss adapters: forward
+  problems with three objectives, inverse ones with three, and forward ones with five; 4×50, 10,000
+  steps, three seeds: Adam, LRA, adapters, both, DCGD, and on inverse problems DCGD with a Gramian
+  of the weights and one of the unknown coefficient.
 
 All draw their points uniformly.
 
-Usage: python -m benchmarks.accuracy --study=wide|published|pathologies|causes|battery
+Usage: python -m benchmarks.accuracy --study=wide|published|pathologies|causes|battery|adapters
            [--problems=a,b] [--seeds=0,1,2] [--workers=2] [--output_dir=DIR]
 Finished runs are not run again; killed ones resume. The table is printed and written to
 benchmarks/results/accuracy_<study>.json; runs of other seeds and problems stay there.
@@ -36,6 +40,8 @@ from modsync_jax import problems, reporting
 
 RESULTS = Path(__file__).parent / "results"
 EXPONENTIAL = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
+
+APART = "dcgd, coefficient apart"
 
 Settings = dict[str, dict[str, Any]]
 Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
@@ -107,12 +113,24 @@ def battery() -> Study:
     return [(p, name, {"method": name, **size}) for p in problems.names() for name in methods]
 
 
+def adapters() -> Study:
+    """Forward problems with three objectives, inverse ones, and forward ones with five."""
+    size = {"width": 50, "depth": 4, "steps": 10_000, **EXPONENTIAL}
+    methods = ("sum", "lra", "adapters", "adapters+lra", "dcgd")
+    three, five = ("reaction", "allen_cahn", "korteweg_de_vries"), ("klein_gordon2d", "wave")
+    forward = (*three, *five, "helmholtz2d")
+    study = [(p, m, {"method": m, "objectives": "each", **size}) for p in forward for m in methods]
+    inverse = [f"benchmarks/inverse.py:{name}" for name in ("burgers", "heat")]
+    return study + [(p, m, {"method": m, **size}) for p in inverse for m in (*methods, APART)]
+
+
 STUDIES = {
     "wide": (wide, "0,1,2,3,4"),
     "published": (published, "0,1,2"),
     "pathologies": (pathologies, "0,1,2"),
     "causes": (causes, "0,1,2"),
     "battery": (battery, "0"),
+    "adapters": (adapters, "0,1,2"),
 }
 
 
@@ -128,8 +146,12 @@ def train(folder: Path, problem: str, seed: int, settings: dict, cores: queue.Qu
 
 def train_here(folder: Path, problem: str, seed: int, settings: dict) -> dict:
     import modsync_jax
+    from modsync_jax import aggregators
     from modsync_jax.training import NonFinite
 
+    if settings.get("method") == APART:
+        of_part = aggregators.dcgd(groups=lambda path, leaf: path.partition("/")[0])
+        settings = {**settings, "method": of_part}
     try:
         solution = modsync_jax.solve(
             problem,

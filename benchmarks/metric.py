@@ -41,7 +41,6 @@ from matplotlib.figure import Figure  # noqa: E402
 import modsync_jax  # noqa: E402
 from modsync_jax import aggregators, optimizers, problems, reporting  # noqa: E402
 from modsync_jax.networks import Network  # noqa: E402
-from modsync_jax.optimizers import _soap  # noqa: E402
 from modsync_jax.problems import Problem  # noqa: E402
 from modsync_jax.training import (  # noqa: E402
     PRESETS,
@@ -237,7 +236,12 @@ def _cosines(
     product = rows_of.T @ rows_of
     metrics: dict[str, Callable[[Array], Array]] = {"euclidean": lambda stack: stack}
     if trainer != "ssbroyden":
-        metrics["optimiser"] = partial(_preconditioned, trainer, state, params)
+        _, unravel = ravel_pytree(params)
+        own = optimizers.metric(state, params)
+        assert own is not None
+        metrics["optimiser"] = lambda s: jax.vmap(lambda g: ravel_pytree(g)[0])(
+            own(jax.vmap(unravel)(s))
+        )
     for damping in DAMPINGS:
         damped = product + damping * jnp.diag(product).max() * jnp.eye(len(product))
         factor = jnp.linalg.cholesky(damped)
@@ -256,24 +260,6 @@ def _cosines(
 
 def _solved(factor: Array, stack: Array) -> Array:
     return jax.scipy.linalg.cho_solve((factor, True), stack.T).T
-
-
-def _preconditioned(trainer: str, state: Any, params: PyTree, stack: Array) -> Array:
-    """Gradients [K, n] times the optimiser's preconditioner; that of the first step is 1."""
-    moments = optax.tree_utils.tree_get(state, "nu")
-    _, unravel = ravel_pytree(params)
-
-    def one(gradient: Array) -> Array:
-        grad = unravel(gradient)
-        if trainer == "soap":
-            grad = _soap._rotated(grad, state[0].bases)
-        scaled = jax.tree.map(lambda g, v: g / (jnp.sqrt(v) + 1e-12), grad, moments)
-        if trainer == "soap":
-            scaled = _soap._rotated(scaled, state[0].bases, back=True)
-        return ravel_pytree(scaled)[0]
-
-    started = optax.tree_utils.tree_get(state, "count") > 0
-    return jnp.where(started, jax.vmap(one)(stack), stack)
 
 
 # --------------------------------------------------------------------------- race

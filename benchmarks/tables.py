@@ -272,9 +272,11 @@ def metric(file: str, content: dict) -> list[list[str]]:
     if found[0]["part"] == "cosines":
         return _cosines(found)
     columns = list(dict.fromkeys(map(study.column, found)))
+    if found[0]["part"] == "weights":
+        columns.sort(key=lambda name: name != "by traces")  # what the others are compared with
     cases: dict[tuple[str, str], dict[str, list[dict]]] = {}
     for row in found:
-        case = cases.setdefault((row["problem"], row.get("objectives", "grouped")), {})
+        case = cases.setdefault((row["problem"], row.get("objectives", "each")), {})
         case.setdefault(study.column(row), []).append(row)
     rows = [["problem", "objectives", *columns]]
     for (problem, objectives), case in sorted(cases.items()):
@@ -304,6 +306,20 @@ def interaction(file: str, content: dict) -> list[list[str]]:
     for row in found:
         shares = [f"{row['above'][name]:.1%}" for name in above]
         rows.append([row["dtype"], f"{row['steps']:,}", *shares, f"{row['cosine_above']:.1%}"])
+    return rows
+
+
+def measures(file: str, content: dict) -> list[list[str]]:
+    """A row per choice of measures: the time of a step over that of a step without any."""
+    found = content["rows"]
+    sizes = list(dict.fromkeys(row["size"] for row in found))
+    rows = [["measures", *(f"{size.replace('x', '×')}, over none (95%)" for size in sizes)]]
+    for name in dict.fromkeys(row["measures"] for row in found):
+        line = [name if " " in name or name == "none" else f"`{name}`"]
+        for row in (row for row in found if row["measures"] == name):
+            low, high = row["over_none_95"]
+            line.append(f"{row['over_none']:.3f} ({low:.3f}–{high:.3f})")
+        rows.append(line)
     return rows
 
 
@@ -350,6 +366,7 @@ KINDS = {
     "frontier": frontier,
     "estimate": estimate,
     "interaction": interaction,
+    "measures": measures,
     "metric": metric,
     "step_time": step_time,
     "memory": memory,

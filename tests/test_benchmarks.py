@@ -142,6 +142,19 @@ def test_tables_of_interactions_show_ways_and_shares(tmp_path, monkeypatch):
     assert last == "| float32 | 1,000 | 100.0% | 25.0% | 50.0% |"
 
 
+def test_a_table_of_measures_has_a_row_for_each_and_a_column_for_each_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    rows = [
+        {"size": size, "measures": name, "over_none": ratio, "over_none_95": [ratio - 0.01, 1.5]}
+        for size, scale in (("3x50", 1), ("5x128", 0.5))
+        for name, ratio in (("the default", 1.25 * scale), ("interaction", 1.125 * scale))
+    ]
+    (tmp_path / "measures_cpu.json").write_text(json.dumps({"rows": rows}))
+    lines = tables.table("measures_cpu").splitlines()
+    assert lines[0] == "| measures | 3×50, over none (95%) | 5×128, over none (95%) |"
+    assert lines[-1] == "| `interaction` | 1.125 (1.115–1.500) | 0.562 (0.552–1.500) |"
+
+
 def test_a_table_of_cosines_is_of_two_objectives_and_of_the_worst_pair(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     cosines = {"grouped": [[-0.5], [0.1]], "each": [[0.4, -0.9, 0.0]]}

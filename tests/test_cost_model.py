@@ -33,8 +33,8 @@ def test_what_is_kept_between_steps_is_counted(depth, width, masked):
     kept = like(depth, width, "modsync+dcgd" if masked else "dcgd")
     found = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) / 8
     model = cost_model.state(depth, width, masked=masked)
-    # Bytes: the key, counters (one for each layer of thresholds), scores, losses, sums of cosines.
-    assert 0 < found - model < 96
+    # Bytes: the key, counters (one for each layer of thresholds), scores, losses, measures' sums.
+    assert 0 < found - model < 144
 
 
 def test_arrays_are_rounded_up_to_lanes():

@@ -19,20 +19,24 @@ from modsync_jax.diagnostics._interaction import (
 )
 from modsync_jax.diagnostics._modularity import ablation, learnt_thresholds, modularity, supports
 from modsync_jax.diagnostics._snapshot import Measure, Snapshot, pairs
+from modsync_jax.diagnostics._watch import EVERY, Sums, Watch, watch
 
+_DIRECTIONS = {"alignment": alignment, "norm_ratio": norm_ratio, "stationarity": stationarity}
 MEASURES: dict[str, Measure] = {
-    "cosine": cosines,
+    **_DIRECTIONS,
     "layer_cosine": by_layer(cosines),
-    "alignment": alignment,
-    "norm_ratio": norm_ratio,
-    "stationarity": stationarity,
+    "metric_cosine": in_metric(cosines),
+    **{f"metric_{name}": in_metric(measure) for name, measure in _DIRECTIONS.items()},
     "interaction": interaction,
 }
 
 __all__ = [
+    "EVERY",
     "MEASURES",
     "Measure",
     "Snapshot",
+    "Sums",
+    "Watch",
     "ablation",
     "alignment",
     "by_layer",
@@ -47,4 +51,5 @@ __all__ = [
     "pairs",
     "stationarity",
     "supports",
+    "watch",
 ]

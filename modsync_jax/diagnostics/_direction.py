@@ -58,7 +58,7 @@ def by_layer(measure: Measure) -> Measure:
     def of_layers(seen: Snapshot) -> dict[str, Array]:
         row = {}
         for path, leaf in jax.tree.leaves_with_path(seen.grads):
-            for column, value in measure(seen._replace(grads=leaf, metric=None)).items():
+            for column, value in measure(seen._replace(grads=leaf, inner=None)).items():
                 row[f"layer_{column}/{gradients.path_name(path)}"] = value
         return row
 
@@ -66,15 +66,11 @@ def by_layer(measure: Measure) -> Measure:
 
 
 def in_metric(measure: Measure) -> Measure:
-    """Returns a measure in the Euclidean metric and, if there is one, in the snapshot's metric.
+    """Returns a measure in the snapshot's metric: columns `metric_<column>`, NaN without one."""
 
-    Columns of the second are `metric_<column>`.
-    """
+    def in_its_metric(seen: Snapshot) -> dict[str, Array]:
+        missing, inside = seen.metric is None, measure(seen._replace(inner=seen.metric))
+        found = {f"metric_{column}": value for column, value in inside.items()}
+        return {name: jnp.full_like(v, jnp.nan) if missing else v for name, v in found.items()}
 
-    def both(seen: Snapshot) -> dict[str, Array]:
-        row = measure(seen._replace(metric=None))
-        if seen.metric is not None:
-            row |= {f"metric_{column}": value for column, value in measure(seen).items()}
-        return row
-
-    return both
+    return in_its_metric

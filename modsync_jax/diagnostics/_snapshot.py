@@ -24,7 +24,8 @@ class Snapshot(NamedTuple):
       samples: by name, from weights to the losses of single samples, `[N]`, whose mean is the
         objective's; for measures that need them.
       metric: from a stack of gradients g to P⁻¹ g, for a symmetric positive P, such as an
-        optimiser's preconditioner; None for the Euclidean metric.
+        optimiser's preconditioner, for measures that `in_metric` made; None if there is none.
+      inner: the metric of `gramian`; None for the Euclidean one.
     """
 
     weights: PyTree
@@ -33,12 +34,13 @@ class Snapshot(NamedTuple):
     names: tuple[str, ...]
     samples: Mapping[str, Callable[[PyTree], Array]] = {}
     metric: Callable[[PyTree], PyTree] | None = None
+    inner: Callable[[PyTree], PyTree] | None = None
 
     def gramian(self) -> Array:
-        """`G[i, j] = g_iᵀ P⁻¹ g_j`, `[K, K]`."""
-        if self.metric is None:
+        """`G[i, j] = g_iᵀ g_j`, or `g_iᵀ P⁻¹ g_j` in the metric `inner`, `[K, K]`."""
+        if self.inner is None:
             return gradients.gramian(self.grads)
-        scaled = self.metric(self.grads)
+        scaled = self.inner(self.grads)
 
         def inner(one: Array, other: Array) -> Array:
             count = len(one)

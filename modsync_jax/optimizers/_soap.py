@@ -115,12 +115,12 @@ def _scale_by_soap(
         bases = _averaged(updates, state.bases, jnp.where(state.count == 0, 0.0, b2))
         bases = jax.lax.cond(state.count == 0, _eigenbases, lambda b: b, bases)
         mu = optax.tree_utils.tree_update_moment(updates, state.mu, b1, 1)
-        turned = _rotated(updates, bases)
+        turned = rotated(updates, bases)
         nu = optax.tree_utils.tree_update_moment(turned, state.nu, b2, 2)
-        first = optax.tree_utils.tree_bias_correction(_rotated(mu, bases), b1, count)
+        first = optax.tree_utils.tree_bias_correction(rotated(mu, bases), b1, count)
         second = optax.tree_utils.tree_bias_correction(nu, b2, count)
         steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), first, second)
-        moves = _rotated(steps, bases, back=True)
+        moves = rotated(steps, bases, back=True)
         due = (count % frequency == 0) & (state.count > 0)
         bases = jax.lax.cond(due, _iterated, lambda b: b, bases)
         return moves, SoapState(count, mu, nu, bases)
@@ -152,7 +152,7 @@ def _averaged(grads: PyTree, bases: PyTree, decay: Array) -> PyTree:
     return _each(one, bases, grads)
 
 
-def _rotated(tree: PyTree, bases: PyTree, *, back: bool = False) -> PyTree:
+def rotated(tree: PyTree, bases: PyTree, *, back: bool = False) -> PyTree:
     """Returns arrays in the eigenbases, or from them back."""
 
     def one(basis: Basis | None, x: Array) -> Array:

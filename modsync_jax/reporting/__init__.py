@@ -9,7 +9,7 @@ from modsync_jax.reporting._drawing import save as save_figure
 from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
 from modsync_jax.reporting._report import write_report
-from modsync_jax.reporting._run import ERROR_KINDS
+from modsync_jax.reporting._run import ERROR_KINDS, measured
 from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "configurations",
     "draw_axis",
     "draw_solution",
+    "measured",
     "save_figure",
     "spread",
     "write_comparison",

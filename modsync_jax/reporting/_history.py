@@ -20,6 +20,7 @@ MOST_PAIRS = 3  # pairs of objectives drawn as curves; more are drawn as a matri
 _MOST_WRITTEN = 10  # largest matrix with written numbers
 _LEGEND_ROWS = 12  # entries of a legend that fit beside a panel
 _FEW_ROWS = 12  # most rows for which a curve shows its points
+_FAR = 30.0  # ratio of values from which their scale is logarithmic
 _SMOOTHED = 10  # a running mean is taken over 1 / 10 of the rows
 _FEWEST_SMOOTHED = 5
 
@@ -97,6 +98,32 @@ def running_mean(values: Column, weights: Column | None = None) -> Column:
     return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
 
 
+def measures(run: Run) -> Figure:
+    """Draws each family of measures without a figure of its own against steps."""
+    families = measured(run)
+    heights = [max(1.5, 0.16 * len(c)) if len(c) > _LEGEND_ROWS else 1.5 for c in families.values()]
+    figure, axes = _stack(heights)
+    for axis, (family, columns) in zip(axes, families.items(), strict=True):
+        if len(columns) > _LEGEND_ROWS:
+            _image(axis, run.steps, columns)
+        else:
+            for member, column in columns.items():
+                label = member.replace("~", " · ") or None
+                _curve(axis, run.steps, column, label)
+            _scaled(axis, np.array(list(columns.values())))
+        axis.set_ylabel(family.replace("_", " "))
+    return _finish(figure, axes, run)
+
+
+def measured(run: Run) -> dict[str, dict[str, Column]]:
+    """The families of measures that no other figure shows, with any finite number."""
+    return {
+        family: columns
+        for family, columns in run.families().items()
+        if family not in ("cosine", "opposed") and np.isfinite(list(columns.values())).any()
+    }
+
+
 def sparsity(run: Run) -> Figure:
     """Draws each layer's share of kept weights and each objective's thresholds against steps."""
     keep, thresholds = run.family("keep"), run.thresholds()
@@ -114,6 +141,17 @@ def sparsity(run: Run) -> Figure:
         axis.set(ylabel=f"mean threshold,\n{objective}")
         axis.sharey(axes[1])
     return _finish(figure, axes, run)
+
+
+def _image(axis: Axes, steps: Column, columns: Mapping[str, Column]) -> None:
+    """Draws many columns as rows of colours against steps."""
+    values = np.array(list(columns.values()))
+    edge = np.nanmax(np.abs(values))
+    shown = {"cmap": "RdBu", "vmin": -edge, "vmax": edge} if (values < 0).any() else {}
+    mesh = axis.pcolormesh(steps, np.arange(len(columns)), values, shading="nearest", **shown)
+    axis.set_yticks(range(len(columns)), list(columns), fontsize=7)
+    axis.grid(False)
+    colour_bar(axis, mesh)
 
 
 def _losses(run: Run, axis: Axes) -> None:
@@ -241,6 +279,13 @@ def _star(run: Run, axis: Axes, values: Column) -> None:
     note = f"selected, step {run.result['selected_step']:,}"
     place = (run.steps[run.selected], values[run.selected])
     axis.plot(*place, "k*", markersize=13, label=note, zorder=3)
+
+
+def _scaled(axis: Axes, values: Column) -> None:
+    """A logarithmic scale for positive values far apart."""
+    finite = values[np.isfinite(values)]
+    if finite.min() > 0 and finite.max() > _FAR * finite.min():
+        axis.set_yscale("log")
 
 
 def _logarithmic(axis: Axes, label: str) -> None:

@@ -46,8 +46,8 @@ def write_report(folder: str | os.PathLike) -> Path:
 
     Returns:
       The path of `report.html`. Beside it, `figures/` holds PNG and PDF files of those figures for
-      which the run has data: `solution`, `slices`, `residuals`, `history`, `cosine`, `sparsity`,
-      `layers`, `points`.
+      which the run has data: `solution`, `slices`, `residuals`, `history`, `cosine`, `measures`,
+      `sparsity`, `layers`, `points`.
 
     Raises:
       FileNotFoundError: the folder is not one of a finished run.
@@ -178,6 +178,24 @@ def _about_cosine(run: Run) -> str:
     )
 
 
+def _about_measures(run: Run) -> str:
+    known = {
+        "stretch": "the most training batches in a row whose gradients oppose each other",
+        "autocorrelation": "how far a batch's cosine repeats that of the batch before: near 1, "
+        "conflict lasts; near 0, it comes and goes with the points",
+        "alignment": "1 if the gradients of all objectives point one way, 0 or below if they do "
+        "not",
+        "norm_ratio": "the longest gradient over the shortest one",
+        "stationarity": "the distance from a point where no step helps all objectives: the length "
+        "of the shortest mixture of gradients, and its share of the longest gradient (relative)",
+        "layer_cosine": "the cosine of two gradients in each layer alone",
+        "interaction": "the share of one objective's points that feel the other's gradient at all",
+    }
+    shown = [known[name] for name in _history.measured(run) if name in known]
+    start = "What was measured in the training batches since the row before"
+    return f"{start}. From top to bottom: {'; '.join(shown)}." if shown else f"{start}."
+
+
 def _about_layers(run: Run) -> str:
     sizes = "The sizes of each layer's weights, as a logarithm to base 10"
     if not run.family("keep"):
@@ -230,6 +248,12 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
     "Training": (
         _Picture("history", lambda run: True, _history.history, _about_history),
         _Picture("cosine", lambda run: True, _history.cosine, _about_cosine),
+        _Picture(
+            "measures",
+            lambda run: bool(_history.measured(run)),
+            _history.measures,
+            _about_measures,
+        ),
     ),
     "Details": (
         _Picture(

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,24 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64]
 
 ERRORS = {"relative_l2": "relative L2 error", "mean_absolute": "mean absolute error"}
+# Columns of `metrics.csv` that are not measures of its training batches, by their families.
+_NOT_MEASURED = frozenset(
+    {
+        "step",
+        "learning_rate",
+        "loss",
+        "score",
+        "term",
+        "grad_norm",
+        "batches",
+        "unknown",
+        "test",
+        "validation",
+        "keep",
+        "threshold",
+        "adapter",
+    }
+)
 ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # the names of each error
 
 
@@ -131,6 +149,14 @@ class Run:
         found = {n.removeprefix(prefix): c for n, c in self.metrics.items() if n.startswith(prefix)}
         return {name: found[name] for name in sorted(found, key=_natural)}
 
+    def families(self) -> dict[str, dict[str, Column]]:
+        """The columns that measures wrote, by family; a column without a name has the name ""."""
+        found: dict[str, dict[str, Column]] = {}
+        for name in sorted(measured(self.metrics), key=_natural):
+            family, _, member = name.partition("/")
+            found.setdefault(family, {})[member] = self.metrics[name]
+        return found
+
     def conflicts(self) -> dict[tuple[str, str], Conflict]:
         """The conflict of each pair of objectives, over all rows."""
         shares = self.family("opposed")
@@ -190,6 +216,11 @@ def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
             return metrics[name]
     terms = [column for name, column in metrics.items() if name.startswith("term/")]
     return np.sum(terms, axis=0) if terms else metrics["loss"]
+
+
+def measured(columns: Iterable[str]) -> list[str]:
+    """The columns among those of `metrics.csv` that measures of the training batches wrote."""
+    return [name for name in columns if name.partition("/")[0] not in _NOT_MEASURED]
 
 
 def pair_of(name: str) -> tuple[str, str]:

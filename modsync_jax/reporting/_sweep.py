@@ -178,17 +178,19 @@ seeds, with the geometric standard deviation as a factor. Every network is in
 
 
 def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -> Path:
-    """Draws an error of a sweep against one axis of its grid, a line for each method.
+    """Draws a column of a sweep against one axis of its grid, a line for each method.
 
     For each value, the line shows the configuration with the lowest score.
 
     Args:
       folder: the folder of a finished sweep.
       name: a name of the grid, such as `width`.
-      measure: a column of numbers in `results.csv`; `selected` is the loss without a reference.
+      measure: a column of numbers in `results.csv`, such as `cosine/boundary~residual`; `selected`
+        is the loss without a reference.
 
     Returns:
-      The path of the PNG, `figures/<measure>-<name>.png`; the PDF is beside it.
+      The path of the PNG, `figures/<measure>-<name>.png` with dashes for slashes; the PDF is beside
+      it.
 
     Raises:
       FileNotFoundError: the folder is not one of a finished sweep.
@@ -199,7 +201,7 @@ def draw_axis(folder: str | os.PathLike, name: str, measure: str = "selected") -
     for given, known in ((name, axes_of(rows)), (column, list(rows[0]))):
         if given not in known:
             raise ValueError(f"no column {given!r} in {folder} (known: {', '.join(known)})")
-    stem = Path(folder) / "figures" / f"{measure}-{name}"
+    stem = Path(folder) / "figures" / f"{measure}-{name}".replace("/", "-")
     return _drawing.save(partial(_against, rows, name, column), stem)
 
 
@@ -239,17 +241,20 @@ def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figur
         values.sort(key=float)
     place = {value: float(value) if numeric else i for i, value in enumerate(values)}
     finished = [row for row in rows if row["status"] != "not finite" and row[column]]
+    positive = all(float(row[column]) > 0 for row in finished)
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in finished if row["method"] == method]
         best = {}
         for value in dict.fromkeys(row[name] for row in own):
             chosen = configurations([row for row in own if row[name] == value])[0]
-            best[value] = spread([float(row[column]) for row in chosen.rows]).mean
+            found = [float(row[column]) for row in chosen.rows]
+            best[value] = spread(found).mean if positive else float(np.mean(found))
         ordered = sorted(best, key=place.__getitem__)
         line_x, line_y = [place[v] for v in ordered], [best[v] for v in ordered]
         (line,) = axis.plot(line_x, line_y, "o-", label=method)
         x = [place[row[name]] for row in own]
         axis.plot(x, [float(r[column]) for r in own], ".", color=line.get_color(), alpha=0.35)
+    axis.set_yscale("log" if positive else "linear")
     _scales(axis, [place[value] for value in values] if numeric else [], values)
     axis.set(xlabel=name, ylabel=f"{_label(rows)} ({column})" if column in ERROR_KINDS else column)
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
@@ -257,7 +262,6 @@ def _against(rows: Sequence[Mapping[str, str]], name: str, column: str) -> Figur
 
 
 def _scales(axis: Any, places: Sequence[float], values: Sequence[str]) -> None:
-    axis.set_yscale("log")
     if not places:
         axis.set_xticks(range(len(values)), values)
         return

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jax import Array
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def long_tailed_step(q: Array) -> Array:
     """The unit step, 1 where `q > 0` and 0 elsewhere, with the long-tailed estimator as derivative.
 
-    Backward, `dS/dq = 2 - 4|q|` for `|q| <= 0.4`, `0.4` for `0.4 < |q| <= 1`, and 0 beyond.
+    In both modes, `dS/dq = 2 - 4|q|` for `|q| <= 0.4`, `0.4` for `0.4 < |q| <= 1`, and 0 beyond.
 
     Args:
       q: floating point, any shape.
@@ -23,14 +23,9 @@ def long_tailed_step(q: Array) -> Array:
     return (q > 0).astype(q.dtype)
 
 
-def _forward(q: Array) -> tuple[Array, Array]:
-    return long_tailed_step(q), q
-
-
-def _backward(q: Array, cotangent: Array) -> tuple[Array]:
+@long_tailed_step.defjvp
+def _derivative(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (q,), (tangent,) = primals, tangents
     distance = jnp.abs(q)
     slope = jnp.where(distance <= 0.4, 2.0 - 4.0 * distance, 0.4)
-    return (jnp.where(distance <= 1.0, slope, 0.0) * cotangent,)
-
-
-long_tailed_step.defvjp(_forward, _backward)
+    return long_tailed_step(q), jnp.where(distance <= 1.0, slope, 0.0) * tangent

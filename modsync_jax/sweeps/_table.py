@@ -66,6 +66,7 @@ def _row(replica: Replica, result: Mapping[str, Any], failure: str, score: float
         row["mean_absolute"] = errors["mean_absolute"]["selected"]
     row |= {f"loss_{kind}": result["loss"][kind] for kind in ("selected", "final")}
     row |= {f"unknown_{name}": value for name, value in result["unknowns"].items()}
+    row |= result.get("measured", {})  # older results have none
     rate = result["timing"]["steps_per_second"]
     row |= {
         "keep": result["keep"]["selected"] if result["keep"] else None,

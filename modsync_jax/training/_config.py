@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from modsync_jax import methods, networks, sampling
+from modsync_jax import diagnostics, methods, networks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.problems import GROUPINGS
 from modsync_jax.training import _optimizers, _phases, _presets
@@ -209,6 +209,11 @@ class TrainConfig:
     time_limit: float = _field(
         0.0, "seconds, with compilation, after which a run is finished at its next chunk; 0: none"
     )
+    measures: str = _field(
+        "alignment,norm_ratio,stationarity",
+        f"what is measured in every {diagnostics.EVERY}th training batch beside cosines: "
+        + ", ".join(diagnostics.MEASURES),
+    )
     chunk: int = _field(100, "steps per call of the device; the host wakes in between")
     eval_every: int = _field(500, "steps between rows of metrics.csv; a multiple of chunk")
     checkpoint_every: int = _field(2_000, "steps between checkpoints; a multiple of eval_every")
@@ -236,6 +241,9 @@ class TrainConfig:
         for name in self.activation.split("/"):
             if name not in networks.ACTIVATIONS:
                 raise ConfigError(str(unknown("activation", name, networks.ACTIVATIONS)))
+        for name in self.measure_names:
+            if name not in diagnostics.MEASURES:
+                raise ConfigError(str(unknown("measure", name, diagnostics.MEASURES)))
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
@@ -299,6 +307,11 @@ class TrainConfig:
     def sampler_name(self) -> str | None:
         """The sampler that replaces the problem's own, or None."""
         return None if self.sampler == "auto" else self.sampler
+
+    @property
+    def measure_names(self) -> tuple[str, ...]:
+        """The names of the measures, in order."""
+        return tuple(name.strip() for name in self.measures.split(",") if name.strip())
 
     @property
     def phases(self) -> tuple[_phases.Phase, ...]:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from modsync_jax import gradients
+from modsync_jax import gradients, optimizers
+from modsync_jax.diagnostics import Watch
 from modsync_jax.problems import Problem
-from modsync_jax.training import _conflict
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
 from modsync_jax.training._state import (
@@ -33,6 +33,7 @@ def build(
     losses: Losses,
     config: TrainConfig,
     rate: Callable[[Array], Array] | None,
+    watch: Watch,
 ) -> Evaluate:
     """Returns the evaluation of a run.
 
@@ -41,9 +42,9 @@ def build(
       losses: the run's losses.
       config: the run's settings.
       rate: from a step to the learning rate; None if it is not known.
+      watch: what measures the training batches.
     """
     names = losses.names
-    pairs = _conflict.pairs(len(names))
     losses_and_grads = gradients.value_and_objective_grads(losses.trained)
 
     def held_out(state: TrainState) -> Any:
@@ -55,11 +56,17 @@ def build(
         dtype = state.losses.dtype
         batch = losses.sample(jax.random.fold_in(stream(state, EVALUATE), state.step), 1, dtype)
         values, grads = losses_and_grads(state.params, batch)
-        grads = weights_of(grads)
-        nothing = _conflict.nothing_seen(len(names), dtype)
-        # Phases that do not count cosines show those of this batch.
-        seen = chosen(state.conflict.batches > 0, state.conflict, _conflict.met(nothing, grads))
-        norms, _ = _conflict.cosines(grads)
+        metric = optimizers.metric(state.opt_state, weights_of(state.params))
+        seen = losses.snapshot(state.params, batch, values, grads, False, metric)
+        # Phases that do not see the objectives' gradients show those of this batch.
+        measured, sums = watch.row(
+            jax.lax.cond(
+                state.sums.batches > 0,
+                lambda: state.sums,
+                lambda: watch.update(state.sums, seen, jnp.array(True)),
+            ),
+            names,
+        )
         u, unknowns = losses.fields(evaluated := losses.kind.export(state.params))
         by_error = bool(references) and config.selection != "loss"
         judged = batch if by_error else held_out(state)
@@ -69,11 +76,9 @@ def build(
             row["learning_rate"] = rate(state.step)
         row |= {f"loss/{name}": values[k] for k, name in enumerate(names)}
         row |= {f"term/{name}": value for name, value in of_terms.items()}
+        norms = jnp.sqrt(jnp.diagonal(seen.gramian()))
         row |= {f"grad_norm/{name}": norms[k] for k, name in enumerate(names)}
-        for p, (j, k) in enumerate(pairs):
-            row[f"cosine/{names[j]}~{names[k]}"] = seen.cosines[p] / seen.batches
-            row[f"opposed/{names[j]}~{names[k]}"] = seen.opposed[p] / seen.batches
-        row["batches"] = seen.batches
+        row |= measured
         row |= {f"unknown/{name}": value for name, value in unknowns.items()}
         described = losses.kind.describe(*losses.kind.split(state.params), names)
         row |= {_short(column): value for column, value in described.items()}
@@ -91,7 +96,7 @@ def build(
             (state.best_params, state.best_score, state.best_step),
         )
         state = state._replace(best_params=params, best_score=score, best_step=step)
-        return state._replace(conflict=nothing), row
+        return state._replace(sums=sums), row
 
     return evaluate
 

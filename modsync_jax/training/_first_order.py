@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from modsync_jax import gradients, loss_indexed, methods
-from modsync_jax.training import _conflict, _optimizers
+from modsync_jax import gradients, loss_indexed, methods, optimizers
+from modsync_jax.diagnostics import Watch
+from modsync_jax.training import _optimizers
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
 from modsync_jax.training._stage import Stage, as_is, of_weights_alone
@@ -26,7 +27,7 @@ from modsync_jax.training._state import (
 PyTree = Any
 
 
-def build(index: int, settled: bool, config: TrainConfig, losses: Losses) -> Stage:
+def build(index: int, settled: bool, config: TrainConfig, losses: Losses, watch: Watch) -> Stage:
     """Returns the functions of a phase.
 
     Args:
@@ -35,6 +36,7 @@ def build(index: int, settled: bool, config: TrainConfig, losses: Losses) -> Sta
         weights alone.
       config: the run's settings.
       losses: the run's losses.
+      watch: what measures the training batches.
     """
     phase, start = config.phases[index], config.starts[index]
     settings: Any = phase.settings
@@ -64,7 +66,7 @@ def build(index: int, settled: bool, config: TrainConfig, losses: Losses) -> Sta
         points = losses.sample(jax.random.fold_in(stream(state, TRAIN), state.step), 1, dtype)
         return losses.counted(kind.export(state.params), points, state.step - start)
 
-    def step(state: TrainState) -> TrainState:
+    def step(state: TrainState, measured: Array) -> TrainState:
         points, params = batch(state), moved(state.params)
         objectives = losses.settled(state.params) if settled else losses.trained
         extra: dict[str, Any] = {"key": jax.random.fold_in(stream(state, METHOD), state.step)}
@@ -84,8 +86,10 @@ def build(index: int, settled: bool, config: TrainConfig, losses: Losses) -> Sta
         after = accept(state, values, updates, opt_state, _all_finite(opt_state))
         if method.alternates:
             return after
-        seen = _conflict.met(state.conflict, weights_of(grads))
-        return after._replace(conflict=chosen(after.healthy, seen, state.conflict))
+        metric = optimizers.metric(opt_state, weights_of(params))
+        seen = losses.snapshot(state.params, points, values, grads, settled, metric)
+        sums = watch.update(state.sums, seen, measured)
+        return after._replace(sums=chosen(after.healthy, sums, state.sums))
 
     return Stage(begin, as_is, batch, step, as_is, lambda step: rate(step - start))
 

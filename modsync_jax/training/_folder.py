@@ -114,7 +114,8 @@ class RunFolder:
         Args:
           step: the step of the checkpoint.
           like: a named tuple of the same structure, with the shapes, dtypes and shardings of the
-            result. Entries that an older checkpoint lacks are taken from it.
+            result. Entries that an older checkpoint lacks are taken from it; entries that only that
+            one has are left out.
           resize: whether to cut arrays that are longer than in `like` and to fill shorter ones with
             zeros.
 
@@ -126,6 +127,7 @@ class RunFolder:
         newer = {name: value for name, value in like._asdict().items() if name not in held}
         there = {name: value for name, value in like._asdict().items() if name not in newer}
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, there)
+        gone = {name: held[name] for name in held if name not in there}
 
         def how(leaf: Any) -> ocp.ArrayRestoreArgs:
             shape, place = leaf.shape, leaf.sharding
@@ -133,7 +135,10 @@ class RunFolder:
                 global_shape=shape, sharding=place, dtype=leaf.dtype, strict=not resize
             )
 
-        arguments = ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(how, abstract))
+        older = jax.tree.map(lambda found: jax.ShapeDtypeStruct(found.shape, found.dtype), gone)
+        as_it_is = ocp.RestoreArgs(restore_type=np.ndarray)
+        args_of = jax.tree.map(how, abstract) | jax.tree.map(lambda _: as_it_is, older)
+        arguments = ocp.args.PyTreeRestore(abstract | older, restore_args=args_of)
         try:
             restored = self._checkpoints.restore(step, args=arguments)
         except (ValueError, KeyError, TypeError) as error:
@@ -142,7 +147,7 @@ class RunFolder:
                 "program and these settings need; finish it with the version of modsync_jax that "
                 "its result.json or report names, or start again in another folder"
             ) from error
-        return type(like)(**restored, **newer)
+        return type(like)(**{name: restored[name] for name in there}, **newer)
 
     def append(self, row: Row) -> None:
         """Adds a row to `metrics.csv`, with any new columns; it is on disk on return."""

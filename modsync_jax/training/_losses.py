@@ -12,12 +12,15 @@ from jax.typing import DTypeLike
 
 from modsync_jax import balancing, blocks, loss_indexed
 from modsync_jax.calculus import Field
+from modsync_jax.diagnostics import Snapshot
 from modsync_jax.problems import Problem, Weighted
 from modsync_jax.training import _optimizers, _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._solution import field_of
+from modsync_jax.training._state import weights_of
 
 PyTree = Any
+Metric = Callable[[PyTree], PyTree] | None
 Loss = Callable[[PyTree, Any], Array]
 Sample = Callable[[Array, int, DTypeLike], Any]
 _AT_ONCE = 256  # points whose rows of the Jacobian are computed at once
@@ -40,6 +43,9 @@ class Losses(NamedTuple):
       terms: each term's loss of plain parameters, without weights.
       traces: `(trained parameters, batch, whether own ones stay) -> [K]`, the traces of the
         objectives' tangent kernels of the weights.
+      snapshot: `(trained parameters, batch, losses, stacked gradients, whether own ones stay,
+        metric) -> Snapshot` of the weights.
+      like: `(trained parameters, key, dtype) -> Snapshot` of the same shapes.
       residuals: `(plain parameters, batch) -> [M]`, whose squared norm is the sum of objectives.
       jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
         the n parameters in the order of `ravel_pytree`.
@@ -58,6 +64,8 @@ class Losses(NamedTuple):
     cut: Callable[[PyTree], Callable[[PyTree], PyTree]]
     terms: Mapping[str, Loss]
     traces: Callable[[PyTree, Any, bool], Array]
+    snapshot: Callable[..., Snapshot]
+    like: Callable[[PyTree, Array, DTypeLike], Snapshot]
     residuals: Callable[[PyTree, Any], Array]
     jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
     sample: Sample
@@ -99,13 +107,18 @@ def build(
 
         return {name: partial(on_kept, name) for name in names}
 
-    def traces(params: PyTree, batch: Any, stay: bool) -> Array:
-        shared, own = kind.split(params)
+    def seen_by(params: PyTree, stay: bool) -> Callable[[str, PyTree], PyTree]:
+        """From a term and weights to the weights that its objective sees."""
+        _, own = kind.split(params)
         kept = cut(params)
+        return lambda term, w: kept(w) if stay else kind.seen(w, own, index_of[term])
+
+    def traces(params: PyTree, batch: Any, stay: bool) -> Array:
+        shared, _ = kind.split(params)
+        seen = seen_by(params, stay)
 
         def of_term(term: str, weights: PyTree, points: Any) -> Array:
-            seen = kept(weights) if stay else kind.seen(weights, own, index_of[term])
-            return vectors[term](seen, {term: points})
+            return vectors[term](seen(term, weights), {term: points})
 
         residuals = {term: partial(of_term, term) for term in batch}
         sums = balancing.jacobian_traces(residuals, shared, batch)
@@ -123,6 +136,34 @@ def build(
         """The residuals of a term at N points, [N, equations]."""
         named = problem.term(term)(*fields(params), points)
         return jnp.stack(list(named.values()), axis=1)
+
+    def snapshot(
+        params: PyTree, batch: Any, values: Array, grads: PyTree, stay: bool, metric: Metric
+    ) -> Snapshot:
+        seen = seen_by(params, stay)
+
+        def samples(name: str, weights: PyTree) -> Array:
+            """Losses of single points, [N], whose mean is the objective's."""
+            found = {
+                term: jnp.square(of_points(term, seen(term, weights), place(batch[term]))).sum(1)
+                for term in groups[name]
+            }
+            count = sum(map(len, found.values()))
+            return jnp.concatenate([weight_of[t] * count / len(f) * f for t, f in found.items()])
+
+        return Snapshot(
+            weights=weights_of(params),
+            losses=values,
+            grads=weights_of(grads),
+            names=names,
+            samples={name: partial(samples, name) for name in names},
+            metric=metric,
+        )
+
+    def like(params: PyTree, key: Array, dtype: DTypeLike) -> Snapshot:
+        batch = counted(kind.export(params), sample(key, 1, dtype), jnp.zeros((), jnp.int32))
+        grads = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), params)
+        return snapshot(params, batch, jnp.zeros(len(names), dtype), grads, False, lambda g: g)
 
     def scale(term: str, batch: Any) -> Array:
         return jnp.sqrt(weight_of[term] / len(jax.tree.leaves(batch[term])[0]))
@@ -177,6 +218,8 @@ def build(
         cut=cut,
         terms=problem.term_losses(fields, block_points, place),
         traces=traces,
+        snapshot=snapshot,
+        like=like,
         residuals=residuals,
         jacobian=jacobian,
         sample=sample,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from modsync_jax import gradients, sampling
+from modsync_jax import gradients, reporting, sampling
 from modsync_jax._version import __version__
 from modsync_jax.loss_indexed import Kind
 from modsync_jax.problems import Problem
@@ -240,6 +240,7 @@ def summary(
             }
             for measure in ("relative_l2", "mean_absolute")
         }
+    result["measured"] = _measured(rows)
     result["timing"] = {
         "steps_per_second": round(clock.rate, 3),
         "training_seconds": round(clock.seconds + clock.startup, 3),
@@ -250,6 +251,20 @@ def summary(
     result["device"] = f"{jax.device_count()} × {device.platform} ({device.device_kind})"
     result["versions"] = versions()
     return result
+
+
+def _measured(rows: list[Row]) -> dict[str, float]:
+    """What measures found over all batches of a run, by column: means, and the longest stretch."""
+    found = {}
+    for name in reporting.measured(rows[-1]):
+        known = (row for row in rows if math.isfinite(row.get(name, math.nan)))
+        pairs = [(row[name], row.get("batches", 1.0)) for row in known]  # older rows: one batch
+        if not pairs:
+            continue
+        values, batches = np.array(pairs).T
+        longest = name.startswith("stretch/")
+        found[name] = float(values.max() if longest else np.average(values, weights=batches))
+    return found
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -263,6 +278,8 @@ def in_order(names: Iterable[str]) -> list[str]:
         "grad_norm",
         "cosine",
         "opposed",
+        "stretch",
+        "autocorrelation",
         "batches",
         "unknown",
         "test",

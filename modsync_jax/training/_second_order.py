@@ -87,7 +87,7 @@ def build(index: int, config: TrainConfig, losses: Losses) -> Stage:
         due = done % settings.redraw == 0 if settings.redraw else done == 0
         return jax.lax.cond(due, redrawn, as_is, state)
 
-    def step(state: TrainState) -> TrainState:
+    def step(state: TrainState, _: Array) -> TrainState:
         updates, opt_state = solver.move(state)
         value = optax.tree_utils.tree_get(opt_state, "value")
         updates = of_weights_alone(losses.kind, updates, state.params)

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
       begin: `(state) -> state`: its own state for its optimiser, from the end of the phase before.
       prepare: `(state) -> state`, before the steps of a chunk: redraws points that are due.
       batch: `(state) -> points` of the next step.
-      step: `(state) -> state`.
+      step: `(state, whether to take measures [] bool) -> state`.
       settle: `(state) -> state`, after the steps of a chunk: the losses at its end.
       rate: `(step of the run) -> learning rate`; NaN for a phase without one.
     """
@@ -28,7 +28,7 @@ class Stage(NamedTuple):
     begin: Callable[[TrainState], TrainState]
     prepare: Callable[[TrainState], TrainState]
     batch: Callable[[TrainState], Any]
-    step: Callable[[TrainState], TrainState]
+    step: Callable[[TrainState, Array], TrainState]
     settle: Callable[[TrainState], TrainState]
     rate: Callable[[Array], Array]
 

@@ -8,23 +8,11 @@ import optax
 from jax import Array
 from jax.typing import DTypeLike
 
+from modsync_jax.diagnostics import Sums
+
 PyTree = Any
 # The streams of random numbers of one run.
 INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH, OWN = range(8)
-
-
-class Conflict(NamedTuple):
-    """Conflict of the objectives' gradients in the training batches since the latest metrics row.
-
-    Attributes:
-      batches: the number of batches, [] int32.
-      cosines: sums of the P pairs' cosines, [P]; a zero gradient counts as orthogonal.
-      opposed: the number of batches in which a pair's cosine was negative, [P].
-    """
-
-    batches: Array
-    cosines: Array
-    opposed: Array
 
 
 class TrainState(NamedTuple):
@@ -42,7 +30,7 @@ class TrainState(NamedTuple):
       healthy: False once a loss or an update was not finite, [] bool; the state is then the last
         finite one.
       losses: the losses at the latest step, [K].
-      conflict: the gradients' cosines since the latest row of metrics.
+      sums: what was measured since the latest row of metrics.
       points: the batch, in phases whose points stay for a while; `()` in others.
     """
 
@@ -55,7 +43,7 @@ class TrainState(NamedTuple):
     best_step: Array
     healthy: Array
     losses: Array
-    conflict: Conflict
+    sums: Sums
     points: PyTree = ()
 
 

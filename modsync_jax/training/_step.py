@@ -12,10 +12,9 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax import loss_indexed, networks
+from modsync_jax import diagnostics, loss_indexed, networks
 from modsync_jax.problems import Problem, without_weights
 from modsync_jax.training import (
-    _conflict,
     _estimate,
     _evaluate,
     _first_order,
@@ -100,12 +99,13 @@ def build(
     """
     dtype = jnp.dtype(config.dtype)
     losses = _losses.build(problem, network, config, place)
+    watch = diagnostics.watch(*[diagnostics.MEASURES[name] for name in config.measure_names])
 
     def stage_of(index: int) -> Stage:
         if config.phases[index].freezes:
             return _second_order.build(index, config, losses)
         settled = any(earlier.freezes for earlier in config.phases[:index])
-        return _first_order.build(index, settled, config, losses)
+        return _first_order.build(index, settled, config, losses, watch)
 
     stages = [stage_of(index) for index in range(len(config.phases))]
 
@@ -115,6 +115,7 @@ def build(
             params = random_params(problem, network, key, dtype)
         count = len(losses.names)
         params = loss_indexed.begin(params, losses.kind, count, jax.random.fold_in(key, OWN))
+        sums = jax.eval_shape(lambda: watch.init(losses.like(params, key, dtype)))
         state = TrainState(
             key=jax.random.key_data(key),
             step=jnp.zeros((), jnp.int32),
@@ -125,7 +126,7 @@ def build(
             best_step=jnp.zeros((), jnp.int32),
             healthy=jnp.array(True),
             losses=jnp.zeros(count, dtype),
-            conflict=_conflict.nothing_seen(count, dtype),
+            sums=jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), sums),
         )
         # Copies, because a donated state may not hold one buffer twice.
         return jax.tree.map(jnp.copy, stages[0].begin(state))
@@ -133,10 +134,11 @@ def build(
     def advance(state: TrainState, phase: int, count: int) -> TrainState:
         stage = stages[phase]
 
-        def step(state: TrainState, _: None) -> tuple[TrainState, None]:
-            return stage.step(state), None
+        def step(state: TrainState, index: Array) -> tuple[TrainState, None]:
+            # Of the chunk, because all replicas of a sweep share it: a `cond` on it stays one.
+            return stage.step(state, index % diagnostics.EVERY == 0), None
 
-        state = jax.lax.scan(step, stage.prepare(state), None, length=count)[0]
+        state = jax.lax.scan(step, stage.prepare(state), jnp.arange(count))[0]
         return stage.settle(state)
 
     def rate(step: Array) -> Array:
@@ -154,7 +156,7 @@ def build(
         init=init,
         begin=lambda state, phase: stages[phase].begin(state),
         advance=advance,
-        evaluate=_evaluate.build(problem, losses, config, rate if known else None),
+        evaluate=_evaluate.build(problem, losses, config, rate if known else None, watch),
         residuals=residuals,
         export=losses.kind.export,
         estimate=_estimate.build(problem, _losses.build(problem, network, plain, place)),

@@ -165,6 +165,30 @@ def test_a_term_has_one_colour_in_all_panels(make_run):
     assert len(colours) == 1
 
 
+def test_a_family_of_measures_that_nobody_knows_has_a_panel(make_run):
+    fall = np.geomspace(100.0, 1.0, 12)
+    layers = {f"layer_cosine/boundary~residual/Dense_{i}/kernel": fall - i for i in range(14)}
+    columns = {
+        "own_thing/second": fall, "own_thing/first": 2 * fall, "alone": fall - 50.0,
+        "blank": np.full(12, np.nan), **layers,
+    }  # fmt: skip
+    run = _run.read(make_run(columns=columns))
+    figure = _history.measures(run)
+    panels = {axis.get_ylabel(): axis for axis in figure.axes if axis.get_ylabel()}
+    assert list(panels) == ["alone", "layer cosine", "own thing"]
+    assert set(_curves(panels["own thing"])) == {"first", "second"}
+    np.testing.assert_array_equal(_curves(panels["own thing"])["first"][:, 1], 2 * fall)
+    assert panels["own thing"].get_yscale() == "log" and panels["alone"].get_yscale() == "linear"
+    (mesh,) = panels["layer cosine"].collections  # too many for curves
+    np.testing.assert_array_equal(
+        mesh.get_array()[:, 0], [fall[0] - i for i in range(14)]
+    )  # `Dense_2` before `Dense_10`
+
+
+def test_a_run_without_measures_has_no_picture_of_them(make_run):
+    assert not _history.measured(_run.read(make_run()))
+
+
 def test_one_objective_has_gradient_norms_and_no_cosines(make_run):
     assert len(_history.cosine(_run.read(make_run(objectives=("residual",)))).axes) == 1
 

@@ -122,6 +122,16 @@ def test_any_column_is_drawn_against_any_axis(folder):
         reporting.draw_axis(folder / "groups", "width")
 
 
+def test_a_measure_with_a_sign_is_drawn_on_a_linear_scale_with_its_mean_over_seeds(folder):
+    rows = [{**row, "cosine/a~b": str(-0.1 * (1 + int(row["seed"])))} for row in read(folder)]
+    axis = _sweep._against(rows, "width", "cosine/a~b").axes[0]
+    assert axis.get_yscale() == "linear"
+    line = next(line for line in axis.get_lines() if line.get_label() == "sum")
+    seeds = [1 + int(row["seed"]) for row in rows if row["method"] == "sum" and row["width"] == "8"
+             and row["status"] != "not finite"]  # fmt: skip
+    assert line.get_ydata()[0] == pytest.approx(-0.1 * np.mean(seeds))
+
+
 def test_the_best_choice_of_an_axis_is_that_of_the_lowest_score(folder):
     rows = read(folder)
     axis = _sweep._against(rows, "method", "selected").axes[0]

@@ -45,6 +45,15 @@ def test_backward_multiplies_the_cotangent_on_a_whole_grid(x64):
     np.testing.assert_allclose(pull_back(jnp.asarray(cotangent))[0], slope * cotangent, atol=1e-15)
 
 
+def test_forward_mode_has_the_same_derivative(x64):
+    q = jnp.linspace(-1.2, 1.2, 241)
+    tangent = jnp.asarray(np.random.default_rng(1).normal(size=q.shape))
+    value, moved = jax.jvp(long_tailed_step, (q,), (tangent,))
+    _, pull_back = jax.vjp(long_tailed_step, q)
+    np.testing.assert_array_equal(value, long_tailed_step(q))
+    np.testing.assert_array_equal(moved, pull_back(tangent)[0])
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_stays_what_it_is(dtype):
     q = jnp.asarray([-0.25, 0.25], dtype)

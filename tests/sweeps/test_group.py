@@ -114,7 +114,7 @@ class Sums:
             key=jnp.zeros((n, 2), jnp.uint32), step=jnp.zeros(n, jnp.int32), params=params,
             opt_state=(), best_params=params, best_score=each + 1.0,
             best_step=jnp.zeros(n, jnp.int32), healthy=jnp.ones(n, bool), losses=jnp.ones((n, 2)),
-            conflict=(),
+            sums=(),
         )  # fmt: skip
         batch = _group.Batch(runs, {"step": empty, "loss": empty, "test/relative_l2": empty})
         begun = self.evaluate(batch, 0)

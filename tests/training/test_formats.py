@@ -68,6 +68,18 @@ def test_an_older_run_of_modsync_does_not_go_on_with_another_state(tmp_path):
         modsync_jax.solve("poisson1d", resume=True, **{**stored(run), "steps": 40})
 
 
+@pytest.mark.long
+def test_a_run_with_other_sums_in_its_state_goes_on_as_if_it_had_begun_here(tmp_path):
+    """Format 3, before runs had measures; a checkpoint then held sums under another name."""
+    run = shutil.copytree(FIXTURES / "format-3-modsync", tmp_path / "run")
+    settings = {**stored(run), "steps": 40, "report": False}
+    resumed = modsync_jax.solve("poisson1d", resume=True, **settings)
+    whole = modsync_jax.solve("poisson1d", **{**settings, "output_dir": tmp_path / "whole"})
+    for name in ("loss", "keep", "cosine/boundary~residual", "norm_ratio"):
+        found, expected = (run.metrics[-1][name] for run in (resumed, whole))
+        assert found == pytest.approx(expected, rel=1e-3), name  # other machines round otherwise
+
+
 def test_a_folder_of_a_newer_format_is_refused_in_one_line(run):
     path = run / "config.json"
     path.write_text(path.read_text().replace("{", '{"format": 99,', 1))

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import modsync_jax
 from modsync_jax import networks, problems
-from modsync_jax.training import TrainConfig, _losses
+from modsync_jax.training import TrainConfig, _losses, _step
 
 POINTS = np.linspace(0, 1, 5)[:, None]
 
@@ -49,6 +49,36 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
     np.testing.assert_allclose(jacobian, expected, rtol=1e-10, atol=1e-12)
     gradient = ravel_pytree(jax.grad(summed)(params))[0]
     np.testing.assert_allclose(2 * r @ jacobian, gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sum", "modsync+adapters+dcgd"])
+@pytest.mark.parametrize("objectives", ["grouped", "each"])
+def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
+    method, objectives, x64
+):
+    """For several terms of different sizes, weights of losses and of points, and own parameters."""
+    problem = problems.get("burgers")
+    config = TrainConfig(
+        method, objectives=objectives, causal=1.0, points={"residual": 9, "left": 3, "right": 2},
+        loss_weights={"residual": 0.5}, dtype="float64", threshold_learning_rate=0.1,
+    )  # fmt: skip
+    network = networks.MLP(width=4, depth=2, param_dtype=jnp.float64)
+    losses = _losses.build(problem, network, config, lambda points: points)
+    program = _step.build(problem, network, config)
+    state = program.advance(program.init(0), 0, 3)  # own parameters that are not zero
+    points = losses.sample(jax.random.key(1), 1, jnp.float64)
+    batch = losses.counted(program.export(state.params), points, jnp.zeros((), int))
+    values, grads = modsync_jax.value_and_objective_grads(losses.trained)(state.params, batch)
+    seen = losses.snapshot(state.params, batch, values, grads, False, None)
+    for k, name in enumerate(seen.names):
+        found = seen.samples[name](seen.weights)
+        assert len(found) == sum(len(jax.tree.leaves(batch[t])[0])
+                                 for t in problem.objective_terms(objectives)[name])  # fmt: skip
+        np.testing.assert_allclose(found.mean(), values[k], rtol=1e-12)
+        gradient = jax.grad(lambda w, n=name: seen.samples[n](w).mean())(seen.weights)
+        for own, stacked in zip(*map(jax.tree.leaves, (gradient, seen.grads)), strict=True):
+            np.testing.assert_allclose(own, stacked[k], rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.long

@@ -479,13 +479,14 @@ def test_cosines_are_means_over_the_training_batches_since_the_row_before():
     objectives = problem.objectives(
         lambda p: (field_of(network, ("x",), p["network"]), p["unknowns"])
     )
-    state, cosines = program.init(0), []
+    state, cosines, norms_of = program.init(0), [], []
     for step in range(6):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), 1), step)
         batch = problem.sample(key)
         grads = [flat(jax.grad(objectives[n])(state.params, batch)) for n in sorted(objectives)]
         norms = [np.linalg.norm(g) for g in grads]
         cosines.append(grads[0] @ grads[1] / norms[0] / norms[1])
+        norms_of.append(norms)
         state = program.advance(state, 0, 1)
     _, row = program.evaluate(state, {})
     name = "boundary~residual"
@@ -493,6 +494,31 @@ def test_cosines_are_means_over_the_training_batches_since_the_row_before():
     np.testing.assert_allclose(row[f"cosine/{name}"], np.mean(cosines), atol=1e-5)  # float32
     np.testing.assert_allclose(row[f"opposed/{name}"], np.mean(np.array(cosines) < 0), atol=1e-6)
     assert 0 < np.mean(np.array(cosines) < 0) < 1 or np.std(cosines) > 1e-3
+    # A chunk of one step takes the measures in every step.
+    ratios = [max(n) / min(n) for n in norms_of]
+    np.testing.assert_allclose(row["norm_ratio"], np.mean(ratios), rtol=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sum", "modsync+adapters+dcgd"])
+def test_chosen_measures_are_columns_of_rows_results_and_reports(method, tmp_path):
+    settings = {"measures": "layer_cosine, metric_cosine,interaction", "steps": 20}
+    solution = modsync_jax.solve(
+        poisson(), method, output_dir=tmp_path, progress=False, **{**TINY, **settings}
+    )
+    for name in ("layer_cosine/boundary~residual/network/params/Dense_0/kernel",
+                 "metric_cosine/boundary~residual", "interaction/residual>boundary"):  # fmt: skip
+        values = [row[name] for row in solution.metrics]
+        assert np.isfinite(values).all() and name in solution.result["measured"]
+        assert min(values) <= solution.result["measured"][name] <= max(values)
+    assert "norm_ratio" not in solution.result["measured"]
+    assert (tmp_path / "figures" / "measures.png").exists()
+    assert "points that feel the other" in (tmp_path / "report.html").read_text()
+
+
+def test_an_unknown_measure_is_one_line():
+    with pytest.raises(ConfigError, match=r"'aligment'.*did you mean 'alignment'"):
+        training.TrainConfig(measures="aligment")
 
 
 @pytest.mark.long
