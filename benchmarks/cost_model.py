@@ -84,7 +84,7 @@ def state(depth: int, width: int, *, masked: bool = True, lane: int = 1) -> int:
     The copies are the parameters, the best ones, and Adam's two moments.
     """
     trained = weights(depth, width, lane) + masked * thresholds(depth, width, lane)
-    columns = 24 + masked * (1 + (1 + OBJECTIVES) * (depth + 1))
+    columns = 25 + masked * (1 + (1 + OBJECTIVES) * (depth + 1))
     return FLOAT * (4 * trained + columns * _up(METRICS_ROWS, lane))
 
 

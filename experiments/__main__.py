@@ -5,6 +5,7 @@ import sys
 
 PROGRAMS = {
     "train": "trains a network on a problem",
+    "diagnose": "says which method a problem needs, and why",
     "evaluate": "evaluates a trained network on a grid",
     "sweep": "trains many networks in one program",
     "compare": "compares methods on a problem",

@@ -1,6 +1,7 @@
 """Trains a network on a PDE problem, into a folder with metrics, checkpoints and a report.
 
 python -m experiments.train --problem=burgers --method=dcgd --steps=20000
+python -m experiments.train --problem=burgers --method=auto
 python -m experiments.train --problem=my_problem.py:heat --method=config --width=64
 python -m experiments.train --output_dir=runs/x --resume
 """
@@ -11,7 +12,7 @@ import os
 from absl import flags
 
 from modsync_jax import methods
-from modsync_jax.training import ConfigError, TrainConfig, read_config
+from modsync_jax.training import AUTO, DEFAULT_METHOD, ConfigError, TrainConfig, read_config
 
 from . import _program
 
@@ -49,8 +50,10 @@ def main() -> None:
         problem = problem if flags.FLAGS["problem"].present else stored["problem"]
     elif ".py:" in problem:
         problem = os.path.abspath(problem)
-    config = TrainConfig.from_settings(settings)  # checked before JAX starts
-    folder = folder or f"runs/{problem.rpartition(':')[2]}-{config.method}-{config.seed}"
+    method = settings.pop("method", DEFAULT_METHOD)
+    named = {} if method == AUTO else {"method": method}
+    config = TrainConfig.from_settings({**settings, **named})  # checked before JAX starts
+    folder = folder or f"runs/{problem.rpartition(':')[2]}-{method}-{config.seed}"
     _program.prepare_device(config.widest_dtype)
 
     import modsync_jax
@@ -60,7 +63,7 @@ def main() -> None:
         init=_INIT.value or None,
         output_dir=folder,
         resume=_RESUME.value,
-        **dataclasses.asdict(config),
+        **{**dataclasses.asdict(config), "method": method},
     )
     errors = solution.result["errors"]
     outcome = (

@@ -7,9 +7,18 @@ they are first used, and with them Flax, Orbax and Matplotlib.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from modsync_jax import adapters, aggregators, balancing, loss_indexed, optimizers, sparsity
+from modsync_jax import (
+    adapters,
+    aggregators,
+    balancing,
+    diagnostics,
+    loss_indexed,
+    optimizers,
+    sparsity,
+)
 from modsync_jax._moved import missing
 from modsync_jax._version import __version__
+from modsync_jax.diagnostics import diagnose
 from modsync_jax.gradients import (
     gramian,
     value_and_objective_grad,
@@ -35,6 +44,8 @@ __all__ = [
     "aggregators",
     "balancing",
     "cite",
+    "diagnose",
+    "diagnostics",
     "effective_weights",
     "export",
     "gramian",

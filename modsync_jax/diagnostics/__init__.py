@@ -4,6 +4,19 @@ A measure is a pure function from a `Snapshot` of a training step to named scala
 those of a snapshot alone by name; others need thresholds or batches too.
 """
 
+from modsync_jax.diagnostics._arrays import EDGES, histograms, slices, tangent_kernel
+from modsync_jax.diagnostics._diagnosis import (
+    CONFLICT,
+    IMBALANCE,
+    LOW,
+    ORTHOGONAL,
+    Bounds,
+    Diagnosis,
+    diagnose,
+    evidence,
+    judged,
+    observed,
+)
 from modsync_jax.diagnostics._direction import (
     alignment,
     by_layer,
@@ -31,8 +44,15 @@ MEASURES: dict[str, Measure] = {
 }
 
 __all__ = [
+    "CONFLICT",
+    "EDGES",
     "EVERY",
+    "IMBALANCE",
+    "LOW",
     "MEASURES",
+    "ORTHOGONAL",
+    "Bounds",
+    "Diagnosis",
     "Measure",
     "Snapshot",
     "Sums",
@@ -41,15 +61,22 @@ __all__ = [
     "alignment",
     "by_layer",
     "cosines",
+    "diagnose",
+    "evidence",
+    "histograms",
     "in_metric",
     "interaction",
     "interaction_cosines",
     "interactions",
+    "judged",
     "learnt_thresholds",
     "modularity",
     "norm_ratio",
+    "observed",
     "pairs",
+    "slices",
     "stationarity",
     "supports",
+    "tangent_kernel",
     "watch",
 ]

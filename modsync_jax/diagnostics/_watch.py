@@ -65,10 +65,11 @@ class Watch(NamedTuple):
 def watch(*measures: Measure) -> Watch:
     """Watches a training: cosines in every batch, and measures in some of them.
 
-    A row has, for each pair of objectives, the mean `cosine`, the share of batches in which it is
-    negative (`opposed`), the most such batches in a row (`stretch`), and the `autocorrelation` of a
-    batch's cosine with that of the batch before, 0 if it is not known. `batches` is the number of
-    batches. Then come the measures, as means over the batches in which they were taken.
+    A row has, for each pair of objectives, the mean `cosine` and its standard deviation (`spread`),
+    the share of batches in which it is negative (`opposed`), the most such batches in a row
+    (`stretch`), and the `autocorrelation` of a batch's cosine with that of the batch before (0 if
+    it is not known). `batches` is the number of batches. Then come the measures, as means over the
+    batches in which they were taken.
 
     Args:
       *measures: such as those of `MEASURES`.
@@ -136,6 +137,7 @@ def watch(*measures: Measure) -> Watch:
         correlation = jnp.where(known, covariance / jnp.where(known, variance, 1.0), 0.0)
         of_pairs = {
             "cosine": sums.first + mean,
+            "spread": jnp.sqrt(jnp.maximum(variance, 0.0)),
             "opposed": sums.opposed / sums.batches,
             "stretch": sums.longest,
             "autocorrelation": jnp.clip(correlation, -1.0, 1.0),

@@ -5,6 +5,7 @@ This package reads the files of a run (`config.json`, `metrics.csv`, `result.jso
 """
 
 from modsync_jax.reporting._comparison import as_text, write_comparison
+from modsync_jax.reporting._diagnosis import write_diagnosis
 from modsync_jax.reporting._drawing import save as save_figure
 from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
@@ -23,6 +24,7 @@ __all__ = [
     "save_figure",
     "spread",
     "write_comparison",
+    "write_diagnosis",
     "write_report",
     "write_sweep",
 ]

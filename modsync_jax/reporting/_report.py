@@ -76,7 +76,7 @@ def _page(run: Run, folder: Path, images: Mapping[str, Path]) -> str:
         _verdict.headline(run),
         f"""<ul>
 {findings}
-</ul>
+</ul>{_chosen_by(folder)}
 <h2>Key numbers</h2>
 {_html.numbers(_measures(run))}
 {_figures(run, images)}
@@ -93,6 +93,19 @@ def _page(run: Run, folder: Path, images: Mapping[str, Path]) -> str:
 <summary>All settings</summary>
 {_html.table([name, _setting(value)] for name, value in run.config.items())}
 </details>""",
+    )
+
+
+def _chosen_by(folder: Path) -> str:
+    """What a diagnosis said before the run, if there was one."""
+    path = folder / "diagnosis" / "diagnosis.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text())
+    page = '<a href="diagnosis/diagnosis.html">diagnosis</a>'
+    return (
+        f"<p>The method {escape(found['method'])} was chosen by a {page}: "
+        f"{escape(found['regime'])}. {escape(found['reason'])}</p>"
     )
 
 
@@ -180,6 +193,7 @@ def _about_cosine(run: Run) -> str:
 
 def _about_measures(run: Run) -> str:
     known = {
+        "spread": "how much the cosine differs between batches, as a standard deviation",
         "stretch": "the most training batches in a row whose gradients oppose each other",
         "autocorrelation": "how far a batch's cosine repeats that of the batch before: near 1, "
         "conflict lasts; near 0, it comes and goes with the points",

@@ -109,7 +109,8 @@ class TrainConfig:
     method: str = _field(
         DEFAULT_METHOD,
         "how gradients become updates, [modsync+][balancing+...][aggregator], such as sum, dcgd,"
-        " lra(alpha=0.5)+dcgd or modsync+config; --list_methods shows all",
+        " lra(alpha=0.5)+dcgd or modsync+config; --list_methods shows all; auto: what a diagnosis"
+        " recommends",
     )
     steps: int = _field(20_000, "first-order steps; 0 to start with the phases of --then")
     seed: int = _field(0, "seed of all randomness: initialisation and points", traceable=True)

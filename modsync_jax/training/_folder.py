@@ -32,6 +32,9 @@ class RunError(Exception):
     """A run that can't start or go on; the message is one line and names the remedy."""
 
 
+DIAGNOSIS = "diagnosis"  # the folder of a diagnosis in that of its run
+
+
 class RunFolder:
     """The files of one run: configuration, metrics, result, solution and checkpoints.
 
@@ -352,10 +355,11 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _taken(path: Path) -> bool:
-    """Whether the folder holds more than the hidden files of a run killed before it began."""
+    """Whether the folder holds more than hidden files and the diagnosis before a run's begin."""
     if not path.is_dir():
         return path.exists()
-    return any(not entry.name.startswith(".") for entry in path.iterdir())
+    names = (entry.name for entry in path.iterdir())
+    return any(not name.startswith(".") and name != DIAGNOSIS for name in names)
 
 
 def _check_same(

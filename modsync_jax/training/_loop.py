@@ -34,6 +34,8 @@ from modsync_jax.training._progress import Meter
 from modsync_jax.training._solution import Solution, load
 from modsync_jax.training._state import TrainState, weights_of
 
+AUTO = "auto"  # the method that a diagnosis recommends
+
 
 class Interrupted(RunError):
     """A run was told to stop (Ctrl-C, SIGTERM); its state is saved."""
@@ -62,7 +64,8 @@ def solve(
       problem: a `Problem`, the name of one, or `file.py:name`.
       method: the way from gradients to one direction. Either a name such as
         `"lra(alpha=0.5)+dcgd"`, see `modsync_jax.methods`, or an optax transformation of stacked
-        gradients such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`.
+        gradients such as `optax.chain(balancing.norm_balance(2), aggregators.dcgd())`. `"auto"`
+        diagnoses the problem first, and trains by the method that `diagnose_problem` recommends.
       optimizer: the optimiser after the method: a name that `TrainConfig.optimizer` allows, or any
         optax optimiser.
       network: the name of a network of `modsync_jax.networks`, with the settings `width`, `depth`,
@@ -92,6 +95,8 @@ def solve(
     own = None if isinstance(network, str) else network
     given = {"method": method, "optimizer": optimizer, "network": network}
     named = {name: value for name, value in given.items() if isinstance(value, str)}
+    if method == AUTO:
+        named["method"] = method = _chosen(problem, output_dir, resume, own, {**named, **settings})
     config = TrainConfig.from_settings({**named, **settings})
     config = config.with_numbers(_transformations(method=method, optimizer=optimizer))
     problem, config = problem_of(problem, config)
@@ -127,6 +132,28 @@ def solve(
         with folder.writing():
             reporting.write_report(folder.path)
     return solution
+
+
+def _chosen(
+    problem: Problem | str,
+    output_dir: str | os.PathLike | None,
+    resume: bool,
+    network: nn.Module | None,
+    settings: Mapping[str, Any],
+) -> str:
+    """Returns the method that a diagnosis recommends, or that a run by it goes on with."""
+    from modsync_jax.training import _diagnose  # which needs this module
+
+    if network is not None or "optimizer" not in settings:
+        raise ConfigError(
+            "method='auto' needs a network and an optimizer by name; give a method for those of "
+            "your own, or call modsync_jax.diagnose"
+        )
+    if resume and output_dir is not None:
+        return read_config(output_dir)["method"]
+    method = _diagnose.method_for(problem, output_dir, settings)
+    _say(f"the diagnosis recommends {method}")
+    return method
 
 
 def _start(

@@ -277,6 +277,7 @@ def in_order(names: Iterable[str]) -> list[str]:
         "term",
         "grad_norm",
         "cosine",
+        "spread",
         "opposed",
         "stretch",
         "autocorrelation",

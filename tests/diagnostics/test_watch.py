@@ -54,6 +54,7 @@ def test_a_row_says_what_the_batches_since_the_one_before_say(x64):
         assert found["batches"] == len(part)
         for name, cosine in zip(PAIRS, part.T, strict=True):
             np.testing.assert_allclose(found[f"cosine/{name}"], cosine.mean(), atol=1e-12)
+            np.testing.assert_allclose(found[f"spread/{name}"], cosine.std(), atol=1e-12)
             np.testing.assert_allclose(found[f"opposed/{name}"], (cosine < 0).mean())
             lagged = np.sum((cosine[1:] - cosine[0]) * (cosine[:-1] - cosine[0])) / (len(part) - 1)
             expected = (lagged - (cosine.mean() - cosine[0]) ** 2) / cosine.var()

@@ -1,0 +1,331 @@
+"""The page of a diagnosis: one self-contained HTML file."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from modsync_jax.reporting import _drawing, _fields, _html
+from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar
+from modsync_jax.reporting._numbers import number, percent, signed
+from modsync_jax.reporting._run import layer_label
+
+_FEW_PAIRS = 6  # pairs with curves of their own; of more, the lowest and the highest are drawn
+
+
+class _Found(NamedTuple):
+    """The files of a diagnosis.
+
+    Attributes:
+      facts: `diagnosis.json`.
+      arrays: `diagnosis.npz`.
+    """
+
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, NDArray]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.facts["objectives"])
+
+    @property
+    def steps(self) -> NDArray:
+        """The steps at the ends of the parts of the training."""
+        rows = self.facts["rows"]
+        return np.linspace(0, self.facts["steps"], len(rows) + 1)[1:]
+
+    def column(self, name: str) -> NDArray:
+        return np.array([row[name] for row in self.facts["rows"]])
+
+    def family(self, kind: str) -> dict[str, NDArray]:
+        start = f"{kind}/"
+        found = {n.removeprefix(start): v for n, v in self.arrays.items() if n.startswith(start)}
+        return {name.replace("network/params/", ""): value for name, value in found.items()}
+
+    @property
+    def pairs(self) -> list[str]:
+        rows = self.facts["rows"]
+        return [name.removeprefix("cosine/") for name in rows[0] if name.startswith("cosine/")]
+
+
+def write_diagnosis(folder: str | os.PathLike) -> Path:
+    """Draws the figures of a diagnosis and writes its page.
+
+    Args:
+      folder: with `diagnosis.json` and `diagnosis.npz`.
+
+    Returns:
+      The path of `diagnosis.html`. `figures/` holds PNG files.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+    """
+    path = Path(folder)
+    facts = json.loads((path / "diagnosis.json").read_text())
+    with np.load(path / "diagnosis.npz") as arrays:
+        found = _Found(facts, dict(arrays))
+    figures = []
+    for name, (draw, caption) in _PICTURES.items():
+        image = _drawing.save(partial(draw, found), path / "figures" / name, pdf=False)
+        figures.append(_html.figure(image, name, caption))
+    page = path / "diagnosis.html"
+    page.write_text(_html.page(_title(found), _body(found, "\n".join(figures))), encoding="utf-8")
+    return page
+
+
+def _title(found: _Found) -> str:
+    return f"{found.facts['problem']}: {found.facts['regime']}"
+
+
+def _body(found: _Found, figures: str) -> str:
+    facts = found.facts
+    settings = ", ".join(f"{n} {v}" for n, v in facts["settings"].items())
+    borderline = ""
+    if facts["borderline"]:
+        borderline = (
+            f"<p>Not clear-cut: close to the bounds, or present too, "
+            f"{'is' if len(facts['borderline']) == 1 else 'are'} "
+            f"<b>{escape(', '.join(facts['borderline']))}</b>.</p>"
+        )
+    return f"""<p>{escape(facts["reason"])}</p>{borderline}
+<p>Recommended: <b>{escape(facts["method"])}</b>.</p>
+<pre>{escape(facts["command"])}</pre>
+<p>Networks of up to some thousand weights reach far lower errors with the second-order recipe,
+<code>--preset=best</code>, whatever the regime.</p>
+<p>This is what {facts["steps"]:,} steps of the plain sum of the losses
+{escape(f"{', '.join(found.names[:-1])} and {found.names[-1]}")} showed ({escape(settings)}).</p>
+<h2>What decided</h2>
+{_html.numbers(_evidence(facts))}
+<h2>Figures</h2>
+{figures}"""
+
+
+def _evidence(facts: Mapping[str, Any]) -> list[list[str]]:
+    seen, bounds = facts["evidence"], facts["bounds"]
+    return [
+        ["", "here", "bound", "beyond it"],
+        [
+            "longest gradient over shortest",
+            number(seen["norm_ratio"]),
+            f"{bounds['ratio']:g} or more",
+            "magnitude imbalance",
+        ],
+        [
+            f"share of the training with a cosine below -{bounds['conflict']:g}",
+            percent(seen["lasting"]),
+            f"{percent(bounds['lasting'])} or more",
+            "persistent directional conflict",
+        ],
+        [
+            "cosines, root mean square",
+            number(seen["rms_cosine"]),
+            f"{bounds['orthogonal']:g} or less",
+            "orthogonal gradients",
+        ],
+    ]
+
+
+def _course(found: _Found) -> Figure:
+    figure = Figure(figsize=(WIDTH, 7.0))
+    cosine, ratio, loss = figure.subplots(3, 1, sharex=True, height_ratios=[2.6, 1.6, 2.0])
+    shown = found.pairs
+    if len(shown) > _FEW_PAIRS:
+        by_mean = sorted(shown, key=lambda pair: found.column(f"cosine/{pair}").mean())
+        shown = [*by_mean[: _FEW_PAIRS // 2], *by_mean[-_FEW_PAIRS // 2 :]]
+    for pair in shown:
+        mean, spread = found.column(f"cosine/{pair}"), found.column(f"spread/{pair}")
+        (line,) = cosine.plot(found.steps, mean, "o-", markersize=4, label=_words(pair))
+        cosine.fill_between(
+            found.steps, mean - spread, mean + spread, color=line.get_color(), alpha=0.12
+        )
+    bounds = found.facts["bounds"]
+    _bound(cosine, -bounds["conflict"])
+    cosine.axhline(0, color="black", linewidth=0.8)
+    cosine.set(ylim=(-1.05, 1.05), ylabel="cosine of gradients")
+    ratio.plot(found.steps, found.column("norm_ratio"), "o-", markersize=4, color="0.3")
+    _bound(ratio, bounds["ratio"])
+    ratio.set(yscale="log", ylabel="longest gradient\nover shortest")
+    for name in found.names:
+        loss.plot(found.steps, found.column(f"loss/{name}"), "o-", markersize=4, label=name)
+    loss.set(yscale="log", ylabel="loss", xlabel="step")
+    loss.xaxis.set_major_formatter("{x:,.0f}")
+    for axis in (cosine, loss):
+        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    figure.align_ylabels([cosine, ratio, loss])
+    return figure
+
+
+def _layers(found: _Found) -> Figure:
+    layers = [n for n in _layers_of(found) if n.endswith("kernel")]
+    pairs = found.pairs
+    height = max(2.4, 0.4 * len(layers) + 1.2)
+    figure = Figure(figsize=(WIDTH, height + 1.5 * len(layers)))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, 1.5 * len(layers)])
+    axis, below = parts[0].subplots(), parts[1]
+    of_layers = found.family("layer")
+    values = np.array([[of_layers[f"layer_cosine/{p}/{n}"] for p in pairs] for n in layers])
+    mesh = axis.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    axis.set_yticks(range(len(layers)), [layer_label(n) for n in layers])
+    few = len(pairs) <= _FEW_PAIRS
+    axis.set_xticks(range(len(pairs)), [_words(p) for p in pairs], rotation=0 if few else 90)
+    axis.grid(False)
+    if few:
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if abs(value) > 0.6 else "black"
+            axis.text(j, i, signed(value, "z.2f"), ha="center", va="center", color=colour)
+    axis.set_title("cosine of gradients in each layer")
+    colour_bar(axis, mesh)
+    centres = (found.arrays["edges"][1:] + found.arrays["edges"][:-1]) / 2
+    histograms = found.family("histogram")
+    panels = below.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, layer in zip(panels, layers, strict=True):
+        for name in found.names:
+            counts = histograms[f"{name}/{layer}"]
+            panel.step(centres, counts / counts.sum(), where="mid", label=name)
+        panel.set_ylabel(layer_label(layer))
+        panel.set_yticks([])
+    inside = [histograms[f"{n}/{layer}"] for n in found.names for layer in layers]
+    there = np.flatnonzero(np.sum(inside, axis=0))
+    panels[-1].set_xlim(centres[max(there[0] - 1, 0)], centres[min(there[-1] + 1, 63)])
+    panels[-1].set_xlabel("size of a gradient's entries, log10")
+    panels[0].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    return figure
+
+
+def _spectra(found: _Found) -> Figure:
+    figure = Figure(figsize=(WIDTH, 3.4))
+    axis = figure.subplots()
+    top = 0.0
+    for name, values in found.family("spectrum").items():
+        top = max(top, values[0])
+        label = f"{name}, trace {number(values.sum())}"
+        axis.plot(np.arange(1, len(values) + 1), np.maximum(values, 0), label=label)
+    axis.set(xscale="log", yscale="log", xlabel="number", ylabel="eigenvalue")
+    axis.set_ylim(bottom=1e-7 * top, top=3 * top)  # below, single precision is noise
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    return figure
+
+
+def _slices(found: _Found) -> Figure:
+    names, steps = found.names, found.arrays["slice/steps"]
+    columns = min(len(names), 3)
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(WIDTH, 2.9 * lines))
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True).ravel()
+    for k, (panel, name) in enumerate(zip(panels, names, strict=False)):
+        for j, other in enumerate(names):
+            panel.plot(
+                steps, found.arrays["slice/losses"][k, :, j], color=PALETTE[j % 6], label=other
+            )
+        panel.axvline(0, color="0.6", linewidth=0.8)
+        panel.set(yscale="log", title=f"downhill for {name}")
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    figure.supxlabel("step, share of the weights' norm", fontsize=10.5)
+    figure.supylabel("loss", fontsize=10.5)
+    panels[columns - 1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    return figure
+
+
+def _modules(found: _Found) -> Figure:
+    of = found.family("module")
+    names, pairs = found.names, found.pairs
+    layers = [n for n in _layers_of(found) if f"single/{n}" in of]
+    figure = Figure(figsize=(WIDTH, max(3.4, 0.4 * len(layers) + 1.6)))
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
+    worst = [max(float(of[f"jaccard/{p}/{n}"]) for p in pairs) for n in layers]
+    single = [float(of[f"single/{n}"]) for n in layers]
+    places = np.arange(len(layers))
+    left.barh(places - 0.2, worst, 0.38, label="Jaccard distance (farthest pair)")
+    left.barh(places + 0.2, single, 0.38, label="kept by one loss alone")
+    left.set_yticks(places, [layer_label(n) for n in layers])
+    left.invert_yaxis()
+    left.set_xlim(0, 1)
+    left.set_title("supports of the losses")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=8.5)
+    for axis, kind, title in (
+        (middle, "ablation", "own mask"),
+        (right, "ablation_random", "random mask of its size"),
+    ):
+        factors = np.array([[float(of[f"{kind}/{a}|{b}"]) for b in names] for a in names])
+        logs = np.log10(np.maximum(factors, 1e-12))
+        mesh = axis.imshow(logs, cmap="Reds", vmin=0, vmax=max(1.0, float(_all_logs(of).max())))
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(names)), names if axis is middle else [])
+        axis.grid(False)
+        axis.set_title(title)
+        if len(names) <= 4:
+            for (i, j), value in np.ndenumerate(factors):
+                dark = mesh.norm(logs[i, j]) > 0.6
+                style = {"color": "white" if dark else "black", "fontsize": 8.5}
+                axis.text(j, i, f"×{value:.3g}", ha="center", va="center", **style)
+    colour_bar(right, mesh, label="rise of the loss, log10")
+    return figure
+
+
+def _all_logs(of: Mapping[str, NDArray]) -> NDArray:
+    return np.log10([max(float(v), 1e-12) for n, v in of.items() if n.startswith("ablation")])
+
+
+def _layers_of(found: _Found) -> list[str]:
+    name = found.names[0]
+    paths = found.family("histogram")
+    return [n.removeprefix(f"{name}/") for n in paths if n.startswith(f"{name}/")]
+
+
+def _bound(axis: Axes, value: float) -> None:
+    axis.axhline(value, color=PALETTE[1], linewidth=0.9, linestyle=(0, (4, 3)))
+
+
+def _words(pair: str) -> str:
+    return pair.replace("~", " · ")
+
+
+_Picture = tuple[Callable[[_Found], Figure], str]
+_PICTURES: Mapping[str, _Picture] = {
+    "course": (
+        _course,
+        "The training in ten parts. Above, the mean cosine of the gradients of two losses, with a "
+        "band of one standard deviation between batches; below the dashed line the two are in "
+        "conflict. In the middle, the longest gradient over the shortest one; above the dashed "
+        "line magnitudes are out of balance. Below, the losses.",
+    ),
+    "layers": (
+        _layers,
+        "After the training, on one batch. Above, the cosine of two gradients in each layer alone. "
+        "Below, how large the entries of each gradient are in each layer: histograms that lie "
+        "apart show a loss that moves the layer hardly at all.",
+    ),
+    "spectra": (
+        _spectra,
+        "The eigenvalues of the tangent kernel of each loss. A loss falls along the leading "
+        "directions first. The larger the trace, the faster a loss falls; traces that differ by "
+        "orders of magnitude call for weights.",
+    ),
+    "slices": (
+        _slices,
+        "The losses along the downhill direction of each of them. Where one curve falls to the "
+        "right of the grey line and another one rises, a step that helps the first hurts the "
+        "second.",
+    ),
+    "modules": (
+        _modules,
+        "Whether parts of the network serve single losses. Each loss learns, on weights that stay, "
+        "which ones it needs. Left, how far these supports are apart in each layer. Middle, the "
+        "factor by which the loss of a row rises when only what the loss of a column needs is "
+        "left; right, the same for random masks of the same size. Modules show as a middle matrix "
+        "that is pale on the diagonal and dark beside it, unlike the right one.",
+    ),
+    "residual": (
+        lambda found: _fields.residuals(found.arrays),
+        "The residual of each equation over the domain after the training.",
+    ),
+}

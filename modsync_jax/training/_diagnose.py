@@ -1,0 +1,210 @@
+"""The diagnosis of a problem: a short, plain training, and a page about what it shows."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from modsync_jax import diagnostics, gradients, reporting, transform
+from modsync_jax.diagnostics import Bounds, Diagnosis
+from modsync_jax.problems import Problem
+from modsync_jax.training import _balance, _loop, _losses, _measure, _optimizers, _step
+from modsync_jax.training._config import ConfigError, TrainConfig
+from modsync_jax.training._folder import DIAGNOSIS, RunFolder
+from modsync_jax.training._presets import expanded
+from modsync_jax.training._solution import Solution
+from modsync_jax.training._state import TRAIN
+
+PyTree = Any
+_SAMPLES = 128  # of a term, for tangent kernels and for cosines of single points
+_THRESHOLD_STEPS, _THRESHOLD_RATE = 500, 1e-3  # with which thresholds are learnt
+LEFT_OUT = ("method", "steps", "then", "selection", "time_limit", "measures")
+"""Settings of `TrainConfig` that a diagnosis does not take."""
+
+
+def diagnose_problem(
+    problem: Problem | str,
+    *,
+    steps: int = 1_000,
+    output_dir: str | os.PathLike | None = None,
+    bounds: Bounds = Bounds(),  # noqa: B008, it is frozen
+    **settings: Any,
+) -> Diagnosis:
+    """Trains the plain sum of a problem's losses for a while, and names the regime they are in.
+
+    Args:
+      problem: a `Problem`, the name of one, or `file.py:name`.
+      steps: the steps to watch, at least 10.
+      output_dir: the folder for `diagnosis.json`, `diagnosis.npz`, figures and `diagnosis.html`;
+        None writes nothing.
+      bounds: where regimes begin.
+      **settings: fields of `TrainConfig` but those in `LEFT_OUT`.
+
+    Raises:
+      ConfigError: on a setting that is not allowed, fewer than two objectives, or a training that
+        is not finite.
+      RunError: on a folder that can't be written.
+    """
+    for name in LEFT_OUT:
+        if name in settings:
+            raise ConfigError(
+                f"a diagnosis trains the plain sum for its own steps; leave out {name}"
+            )
+    settings = without_left_out(expanded(settings))
+    spec = problem if isinstance(problem, str) else problem.name
+    config = TrainConfig.from_settings({**settings, "method": "sum"})
+    found, config = _loop.problem_of(problem, config)
+    _loop.check_fits(found, config)
+    network = _step.network_of(found, config)
+    weighed = _balance.weighed(config, _balance.factors(found, network, config))
+    losses = _losses.build(found, network, weighed, lambda points: points)
+    dtype, key = jnp.dtype(config.dtype), jax.random.key(config.seed)
+    with jax.default_matmul_precision(config.matmul_precision):
+        params = _step.random_params(found, network, key, dtype)
+        first = config.phases[0]
+        try:
+            diagnosis = diagnostics.diagnose(
+                losses.trained,
+                params,
+                lambda key: losses.sample(key, 1, dtype),
+                steps=steps,
+                optimizer=_optimizers.weights_optimizer(config, first, first=True),
+                key=jax.random.fold_in(key, TRAIN),
+                bounds=bounds,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if output_dir is None:
+            return diagnosis
+        folder = RunFolder(output_dir, {"diagnosis": spec, "steps": steps}, resume=False)
+        groups = found.objective_terms(config.objectives)
+        arrays = _arrays(losses, groups, diagnosis.params, jax.random.fold_in(key, 1), dtype)
+        trained = diagnosis.params
+        solution = Solution(network, found.coordinates, trained, trained, {}, [])
+        arrays |= _measure.on_grid(found, solution)
+    given = {n: v for n, v in settings.items() if v != getattr(TrainConfig(), n, None)}
+    facts = {
+        "problem": spec,
+        "steps": steps,
+        "settings": {**given, "width": config.width, "depth": config.depth, "seed": config.seed},
+        "regime": diagnosis.regime,
+        "borderline": diagnosis.borderline,
+        "method": diagnosis.method,
+        "reason": diagnosis.reason,
+        "command": command(spec, diagnosis.method, given),
+        "evidence": diagnosis.evidence,
+        "bounds": dataclasses.asdict(bounds),
+        "objectives": diagnosis.names,
+        "rows": diagnosis.rows,
+        "versions": _measure.versions(),
+    }
+    folder.write_arrays("diagnosis.npz", arrays)
+    folder.write("diagnosis.json", facts)
+    with folder.writing():
+        reporting.write_diagnosis(folder.path)
+    return diagnosis
+
+
+def without_left_out(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that a diagnosis takes."""
+    return {name: value for name, value in settings.items() if name not in LEFT_OUT}
+
+
+def method_for(
+    problem: Problem | str, output_dir: str | os.PathLike | None, settings: Mapping[str, Any]
+) -> str:
+    """The method of a run by `auto`: that of its folder's diagnosis, which is made if need be.
+
+    Args:
+      problem: as in `solve`.
+      output_dir: the run's folder; the diagnosis goes into `diagnosis/` there.
+      settings: those of the run.
+
+    Raises:
+      ConfigError, RunError: as `diagnose_problem`.
+    """
+    taken = without_left_out(expanded(settings))
+    if output_dir is None:
+        return diagnose_problem(problem, **taken).method
+    folder = Path(output_dir) / DIAGNOSIS
+    if not (folder / "diagnosis.html").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # one that was stopped
+        return diagnose_problem(problem, output_dir=folder, **taken).method
+    return json.loads((folder / "diagnosis.json").read_text())["method"]
+
+
+def command(problem: str, method: str, settings: Mapping[str, Any]) -> str:
+    """The command line that trains a problem by a method with some settings."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ",".join(f"{name}={number:g}" for name, number in value.items())
+        return str(value)
+
+    flags = {"problem": problem, "method": f"'{method}'" if "(" in method else method, **settings}
+    shown = (f"--{name}={text(value)}" for name, value in flags.items())
+    return " ".join(["python -m experiments.train", *shown])
+
+
+def _arrays(
+    losses: _losses.Losses,
+    groups: Mapping[str, tuple[str, ...]],
+    params: PyTree,
+    key: Array,
+    dtype: Any,
+) -> dict[str, np.ndarray]:
+    """What the network at the end of the training shows, for pictures."""
+    names, keys = losses.names, jax.random.split(key, 3)
+    batch = losses.sample(keys[0], 1, dtype)
+    few = jax.tree.map(lambda x: x[:_SAMPLES], batch)
+
+    def spectrum(name: str, params: PyTree) -> Array:
+        """The eigenvalues of an objective's tangent kernel, largest first."""
+        own = {term: few[term] for term in groups[name]}
+        kernel = diagnostics.tangent_kernel(lambda p: losses.residuals(p, own), params)
+        return jnp.linalg.eigvalsh(kernel)[::-1]
+
+    @jax.jit
+    def of_network(params: PyTree) -> dict[str, Any]:
+        values, grads = gradients.value_and_objective_grads(losses.trained)(params, batch)
+        seen = losses.snapshot(params, batch, values, grads, False, None)
+        steps, along = diagnostics.slices(losses.trained, seen, batch)
+        return {
+            "layer": diagnostics.MEASURES["layer_cosine"](seen),
+            "histogram": diagnostics.histograms(seen),
+            "slice/steps": steps,
+            "slice/losses": along,
+            "spectrum": {name: spectrum(name, params) for name in names},
+        }
+
+    @jax.jit
+    def of_modules(params: PyTree) -> dict[str, Array]:
+        thresholds = diagnostics.learnt_thresholds(
+            losses.trained,
+            params,
+            lambda step: losses.sample(jax.random.fold_in(keys[1], step), 1, dtype),
+            len(names),
+            steps=_THRESHOLD_STEPS,
+            kind=transform.thresholds(optax.adam(_THRESHOLD_RATE)),
+        )
+        kept = diagnostics.supports(params, thresholds)
+        row = diagnostics.modularity(kept, names)
+        return row | diagnostics.ablation(losses.trained, params, kept, keys[2], batch)
+
+    found = {**jax.device_get(of_network(params)), "module": jax.device_get(of_modules(params))}
+    flat = {"objectives": np.array(names), "edges": np.asarray(diagnostics.EDGES)}
+    for kind, value in found.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{kind}/{name}": np.asarray(v, np.float64) for name, v in value.items()}
+        else:
+            flat[kind] = np.asarray(value, np.float64)
+    return flat
