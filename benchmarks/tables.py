@@ -9,6 +9,7 @@ method. `NAME of one,another` keeps the rows of these methods, peers or parts.
 import json
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from modsync_jax import reporting
 from modsync_jax.training import _phases
 
+from . import diagnosis as diagnosis_runs
 from . import estimate as estimate_runs
 from . import frontier as frontier_runs
 from . import metric as study
@@ -323,6 +325,34 @@ def measures(file: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def diagnosis(file: str, content: dict) -> list[list[str]]:
+    """A row per problem: its evidence and regimes, and what methods do to the error there."""
+    battery = json.loads((RESULTS / "accuracy_battery.json").read_text())["table"]
+    errors = {(row["problem"], row["method"]): row["selected"] for row in battery}
+    rows = [["problem", "ratio", "lasting", "rms cosine", "regime in each seed", "`lra`", "`dcgd`"]]
+    of: dict[str, list[dict]] = {}
+    for row in content["rows"]:
+        of.setdefault(row["problem"], []).append(row)
+
+    def seen(name: str, kind: str) -> list[float]:
+        return [row["evidence"][kind] for row in of[name]]
+
+    def ratio(name: str) -> float:
+        return reporting.spread(seen(name, "norm_ratio")).mean
+
+    for name in sorted(of, key=ratio, reverse=True):
+        plain = errors.get((name, "sum"))
+        over = [f"{errors[name, m] / plain:.2g}" if plain else "" for m in ("lra", "dcgd")]
+        mark = " (held back)" if name in diagnosis_runs.HELD_BACK else ""
+        regimes = Counter(row["regime"] for row in of[name])
+        found = ", ".join(f"{k} ({n})" if len(regimes) > 1 else k for k, n in regimes.items())
+        ratios, lasting = seen(name, "norm_ratio"), statistics.fmean(seen(name, "lasting"))
+        rms = statistics.fmean(seen(name, "rms_cosine"))
+        between = f"{ratio(name):.2g} ({min(ratios):.2g} to {max(ratios):.2g})"
+        rows.append([f"`{name}`{mark}", between, f"{lasting:.0%}", f"{rms:.2f}", found, *over])
+    return rows
+
+
 def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> str:
     """The geometric mean of the ratios to a reference, and the smallest and largest of them."""
 
@@ -363,6 +393,7 @@ def _geometric(runs: list[dict], kind: str) -> str:
 
 
 KINDS = {
+    "diagnosis": diagnosis,
     "frontier": frontier,
     "estimate": estimate,
     "interaction": interaction,

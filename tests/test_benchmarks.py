@@ -155,6 +155,28 @@ def test_a_table_of_measures_has_a_row_for_each_and_a_column_for_each_size(tmp_p
     assert lines[-1] == "| `interaction` | 1.125 (1.115–1.500) | 0.562 (0.552–1.500) |"
 
 
+def test_a_table_of_diagnoses_has_a_row_for_each_problem_and_counts_regimes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    battery = [
+        {"problem": "heat", "method": name, "selected": error}
+        for name, error in (("sum", 0.5), ("lra", 0.25), ("dcgd", 1.0))
+    ]
+    (tmp_path / "accuracy_battery.json").write_text(json.dumps({"table": battery}))
+    rows = [
+        {
+            "problem": problem, "seed": seed, "regime": regime,
+            "evidence": {"norm_ratio": ratio, "lasting": 0.25 * seed, "rms_cosine": 0.5},
+        }
+        for problem, seed, regime, ratio in (
+            ("heat", 0, "low", 2.0), ("heat", 1, "conflict", 8.0), ("burgers", 0, "low", 9.0)
+        )
+    ]  # fmt: skip
+    (tmp_path / "diagnosis.json").write_text(json.dumps({"rows": rows}))
+    *_, burgers, heat = tables.table("diagnosis").splitlines()
+    assert burgers == "| `burgers` (held back) | 9 (9 to 9) | 0% | 0.50 | low |  |  |"
+    assert heat == "| `heat` | 4 (2 to 8) | 12% | 0.50 | low (1), conflict (1) | 0.5 | 2 |"
+
+
 def test_a_table_of_cosines_is_of_two_objectives_and_of_the_worst_pair(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     cosines = {"grouped": [[-0.5], [0.1]], "each": [[0.4, -0.9, 0.0]]}

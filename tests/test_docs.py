@@ -99,6 +99,8 @@ def test_commands_of_the_docs_run(page, tmp_path):
             small = ["--steps=20", "--width=8", "--depth=1"]
             small += ["--time_limit=5"] * ("--preset=best" in words)
             words = [re.sub(r":\d+", ":10", w) if w.startswith("--then") else w for w in words]
+        if words[2] == "experiments.diagnose":
+            small = ["--steps=20", "--width=8", "--depth=1"]
         if words[2] == "experiments.sweep":
             small = ["--steps=20", "--depth=1"]
             words = [re.sub(r"0\.\.\d+", "0", word).replace("64,128", "4,8") for word in words]

@@ -258,8 +258,8 @@ def _advice(regime: str, count: int) -> tuple[str, str]:
     """The method for a regime and a number of objectives, and why; the tables stand in the docs."""
     if regime == IMBALANCE:
         return "lra", (
-            "Learning-rate annealing weighs losses until their gradients match. Where magnitudes "
-            "were out of balance, it divided the error of the plain sum by 10 or more."
+            "Learning-rate annealing weighs losses until their gradients match. On the problems of "
+            "this kind it reached from a sixteenth of the plain sum's error to the same error."
         )
     if regime == ORTHOGONAL:
         return "modsync+dcgd", (
@@ -268,13 +268,13 @@ def _advice(regime: str, count: int) -> tuple[str, str]:
         )
     if regime == LOW:
         return "lra", (
-            "Nothing stands in the way of the plain sum; learning-rate annealing was a little "
-            "better on most problems of this kind."
+            "Little stands in the way of the plain sum; learning-rate annealing reached 0.6 to 1.2 "
+            "times its error on the problems of this kind."
         )
     if count == 2:
         return "dcgd", (
-            "DCGD takes a step that hurts neither of two losses. It halved the error on Burgers' "
-            "equation, and on the other problems of this kind it changed little."
+            "DCGD takes a step that hurts neither of two losses. On Burgers' equation it halved the "
+            "plain sum's error; on the other problems of this kind it reached 0.9 to 1.8 times it."
         )
     return "sum", (
         "No first-order method for three losses or more was reliably better than the plain sum on "
