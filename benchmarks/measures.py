@@ -31,10 +31,12 @@ NONE, ALONE, DEFAULT = "none", "cosines alone", "the default"
 STEPS = 100
 
 
+_watch = diagnostics.watch  # which `run_of` replaces for a while
+
+
 def unwatched(*measures: diagnostics.Measure) -> diagnostics.Watch:
     """A watch that sees nothing."""
-    watch = diagnostics.watch()
-    return watch._replace(update=lambda sums, seen, sampled: sums)
+    return _watch(*measures)._replace(update=lambda sums, seen, sampled: sums)
 
 
 def run_of(name: str, **size: Any) -> Run:
@@ -42,8 +44,7 @@ def run_of(name: str, **size: Any) -> Run:
     default = TrainConfig().measures
     chosen = {NONE: default, DEFAULT: default, ALONE: ""}.get(name, name)
     config = TrainConfig("dcgd", measures=chosen, **size)
-    watch = unwatched if name == NONE else diagnostics.watch
-    with mock.patch.object(diagnostics, "watch", watch):
+    with mock.patch.object(diagnostics, "watch", unwatched if name == NONE else _watch):
         return ours(problems.get("burgers"), config)[0]
 
 

@@ -7,6 +7,7 @@ method. `NAME of one,another` keeps the rows of these methods, peers or parts.
 """
 
 import json
+import math
 import re
 import statistics
 from collections import Counter
@@ -458,6 +459,8 @@ def updated(page: str) -> str:
 
 
 def _scientific(value: float) -> str:
+    if not math.isfinite(value):
+        return "failed"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 

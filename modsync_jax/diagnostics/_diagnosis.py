@@ -36,7 +36,7 @@ class Bounds:
         training) from which magnitudes are out of balance.
       conflict: a pair of gradients is in conflict while its mean cosine is below minus this.
       lasting: the share of the training for which a pair is in conflict, from which it persists.
-      orthogonal: the root mean square of all pairs' cosines up to which gradients are orthogonal.
+      orthogonal: the root mean square of every pair's cosine up to which gradients are orthogonal.
       margin: a value within this factor of its bound is a borderline case.
     """
 
@@ -175,7 +175,7 @@ def judged(
     seen = evidence(rows, names, bounds)
     # Each is 1 at its bound, and grows into the regime.
     strength = {
-        IMBALANCE: math.log(max(seen["norm_ratio"], 1.0)) / math.log(bounds.ratio),
+        IMBALANCE: seen["norm_ratio"] / bounds.ratio,
         CONFLICT: seen["lasting"] / bounds.lasting,
         ORTHOGONAL: bounds.orthogonal / max(seen["rms_cosine"], _TINY),
     }
@@ -273,8 +273,9 @@ def _advice(regime: str, count: int) -> tuple[str, str]:
         )
     if count == 2:
         return "dcgd", (
-            "DCGD takes a step that hurts neither of two losses. On Burgers' equation it halved the "
-            "plain sum's error; on the other problems of this kind it reached 0.9 to 1.8 times it."
+            "DCGD takes a step that hurts neither of two losses. On Burgers' equation it halved "
+            "the plain sum's error; on the other problems of this kind it reached 0.8 to 1.9 times "
+            "it."
         )
     return "sum", (
         "No first-order method for three losses or more was reliably better than the plain sum on "
