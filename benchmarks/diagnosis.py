@@ -31,7 +31,7 @@ def get(name: str) -> Problem:
 
 def row(name: str, seed: int) -> dict[str, Any]:
     """The evidence of one problem."""
-    size = {"width": 50, "depth": 4, "sampler": "uniform", **EXPONENTIAL}
+    size: dict[str, Any] = {"width": 50, "depth": 4, "sampler": "uniform", **EXPONENTIAL}
     found = training.diagnose_problem(get(name), seed=seed, **size)
     facts = {"regime": found.regime, "borderline": found.borderline, "method": found.method}
     return {"problem": name, "seed": seed, **facts, "evidence": found.evidence}
