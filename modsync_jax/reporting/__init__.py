@@ -5,7 +5,7 @@ This package reads the files of a run (`config.json`, `metrics.csv`, `result.jso
 """
 
 from modsync_jax.reporting._comparison import as_text, write_comparison
-from modsync_jax.reporting._diagnosis import write_diagnosis
+from modsync_jax.reporting._diagnosis import diagnosis_markdown, write_diagnosis
 from modsync_jax.reporting._drawing import save as save_figure
 from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
@@ -18,6 +18,7 @@ __all__ = [
     "as_table",
     "as_text",
     "configurations",
+    "diagnosis_markdown",
     "draw_axis",
     "draw_solution",
     "measured",

@@ -18,6 +18,7 @@ from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar
 from modsync_jax.reporting._numbers import number, percent, signed
 from modsync_jax.reporting._run import layer_label
 
+_FEW_ROWS = 12  # most rows for which curves show their points
 _FEW_PAIRS = 6  # pairs with curves of their own; of more, the lowest and the highest are drawn
 
 
@@ -38,9 +39,8 @@ class _Found(NamedTuple):
 
     @property
     def steps(self) -> NDArray:
-        """The steps at the ends of the parts of the training."""
-        rows = self.facts["rows"]
-        return np.linspace(0, self.facts["steps"], len(rows) + 1)[1:]
+        """The step of each row."""
+        return np.array(self.facts["marks"])
 
     def column(self, name: str) -> NDArray:
         return np.array([row[name] for row in self.facts["rows"]])
@@ -69,39 +69,75 @@ def write_diagnosis(folder: str | os.PathLike) -> Path:
       FileNotFoundError: a file is missing.
     """
     path = Path(folder)
-    facts = json.loads((path / "diagnosis.json").read_text())
     with np.load(path / "diagnosis.npz") as arrays:
-        found = _Found(facts, dict(arrays))
+        found = _Found(_facts(path), dict(arrays))
     figures = []
     for name, (draw, caption) in _PICTURES.items():
         image = _drawing.save(partial(draw, found), path / "figures" / name, pdf=False)
         figures.append(_html.figure(image, name, caption))
     page = path / "diagnosis.html"
-    page.write_text(_html.page(_title(found), _body(found, "\n".join(figures))), encoding="utf-8")
+    body = _body(found.facts, "\n".join(figures))
+    page.write_text(_html.page(_title(found.facts), body), encoding="utf-8")
     return page
 
 
-def _title(found: _Found) -> str:
-    return f"{found.facts['problem']}: {found.facts['regime']}"
+def diagnosis_markdown(folder: str | os.PathLike) -> str:
+    """Returns the page of a diagnosis as Markdown, with its pictures beside it.
+
+    Args:
+      folder: with `diagnosis.json`.
+    """
+    facts = _facts(Path(folder))
+    head, *rows = _evidence(facts)
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    pictures = [f"![{name}]({name}.png)\n\n{text}" for name, (_, text) in _PICTURES.items()]
+    recommended = f"Recommended: `{facts['method']}`."
+    parts = [f"# {_title(facts)}", facts["reason"], *_doubts(facts), recommended]
+    parts += [f"```\n{facts['command']}\n```", _BETTER, _about(facts), "## What decided", table]
+    return "\n\n".join([*parts, "## Figures", *pictures]) + "\n"
 
 
-def _body(found: _Found, figures: str) -> str:
-    facts = found.facts
-    settings = ", ".join(f"{n} {v}" for n, v in facts["settings"].items())
-    borderline = ""
-    if facts["borderline"]:
-        borderline = (
-            f"<p>Not clear-cut: close to the bounds, or present too, "
-            f"{'is' if len(facts['borderline']) == 1 else 'are'} "
-            f"<b>{escape(', '.join(facts['borderline']))}</b>.</p>"
-        )
-    return f"""<p>{escape(facts["reason"])}</p>{borderline}
-<p>Recommended: <b>{escape(facts["method"])}</b>.</p>
+def _facts(path: Path) -> dict[str, Any]:
+    return json.loads((path / "diagnosis.json").read_text())
+
+
+def _title(facts: Mapping[str, Any]) -> str:
+    return f"{facts['problem']}: {facts['regime']}"
+
+
+_BETTER = (
+    "Networks of up to some thousand weights reach far lower errors with the second-order recipe, "
+    "--preset=best, whatever the regime."
+)
+
+
+def _doubts(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["borderline"]:
+        return []
+    verb = "is" if len(facts["borderline"]) == 1 else "are"
+    also = ", ".join(facts["borderline"])
+    return [f"Not clear-cut: present too, or close to the bounds, {verb} {also}."]
+
+
+def _about(facts: Mapping[str, Any]) -> str:
+    *most, last = facts["objectives"]
+    settings = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
+    return (
+        f"This is what {facts['marks'][-1]:,} steps by {facts['trained_by']} showed; the losses "
+        f"are {', '.join(most)} and {last} ({settings})."
+    )
+
+
+def _body(facts: Mapping[str, Any], figures: str) -> str:
+    texts = [facts["reason"], *_doubts(facts), f"Recommended: {facts['method']}."]
+    above, below = (
+        "\n".join(f"<p>{escape(text)}</p>" for text in part)
+        for part in (texts, [_BETTER, _about(facts)])
+    )
+    return f"""{above}
 <pre>{escape(facts["command"])}</pre>
-<p>Networks of up to some thousand weights reach far lower errors with the second-order recipe,
-<code>--preset=best</code>, whatever the regime.</p>
-<p>This is what {facts["steps"]:,} steps of the plain sum of the losses
-{escape(f"{', '.join(found.names[:-1])} and {found.names[-1]}")} showed ({escape(settings)}).</p>
+{below}
 <h2>What decided</h2>
 {_html.numbers(_evidence(facts))}
 <h2>Figures</h2>
@@ -142,7 +178,7 @@ def _course(found: _Found) -> Figure:
         shown = [*by_mean[: _FEW_PAIRS // 2], *by_mean[-_FEW_PAIRS // 2 :]]
     for pair in shown:
         mean, spread = found.column(f"cosine/{pair}"), found.column(f"spread/{pair}")
-        (line,) = cosine.plot(found.steps, mean, "o-", markersize=4, label=_words(pair))
+        (line,) = cosine.plot(found.steps, mean, **_style(found), label=_words(pair))
         cosine.fill_between(
             found.steps, mean - spread, mean + spread, color=line.get_color(), alpha=0.12
         )
@@ -150,11 +186,11 @@ def _course(found: _Found) -> Figure:
     _bound(cosine, -bounds["conflict"])
     cosine.axhline(0, color="black", linewidth=0.8)
     cosine.set(ylim=(-1.05, 1.05), ylabel="cosine of gradients")
-    ratio.plot(found.steps, found.column("norm_ratio"), "o-", markersize=4, color="0.3")
+    ratio.plot(found.steps, found.column("norm_ratio"), **_style(found), color="0.3")
     _bound(ratio, bounds["ratio"])
     ratio.set(yscale="log", ylabel="longest gradient\nover shortest")
     for name in found.names:
-        loss.plot(found.steps, found.column(f"loss/{name}"), "o-", markersize=4, label=name)
+        loss.plot(found.steps, found.column(f"loss/{name}"), **_style(found), label=name)
     loss.set(yscale="log", ylabel="loss", xlabel="step")
     loss.xaxis.set_major_formatter("{x:,.0f}")
     for axis in (cosine, loss):
@@ -281,6 +317,11 @@ def _layers_of(found: _Found) -> list[str]:
     return [n.removeprefix(f"{name}/") for n in paths if n.startswith(f"{name}/")]
 
 
+def _style(found: _Found) -> dict[str, Any]:
+    few = len(found.steps) <= _FEW_ROWS
+    return {"linestyle": "-", "marker": "o" if few else None, "markersize": 4}
+
+
 def _bound(axis: Axes, value: float) -> None:
     axis.axhline(value, color=PALETTE[1], linewidth=0.9, linestyle=(0, (4, 3)))
 
@@ -293,10 +334,10 @@ _Picture = tuple[Callable[[_Found], Figure], str]
 _PICTURES: Mapping[str, _Picture] = {
     "course": (
         _course,
-        "The training in ten parts. Above, the mean cosine of the gradients of two losses, with a "
-        "band of one standard deviation between batches; below the dashed line the two are in "
-        "conflict. In the middle, the longest gradient over the shortest one; above the dashed "
-        "line magnitudes are out of balance. Below, the losses.",
+        "Above, the mean cosine of the gradients of two losses, with a band of one standard "
+        "deviation between batches; below the dashed line the two are in conflict. In the middle, "
+        "the longest gradient over the shortest one; above the dashed line magnitudes are out of "
+        "balance. Below, the losses.",
     ),
     "layers": (
         _layers,

@@ -9,7 +9,7 @@ from modsync_jax.training._config import (
     entry_type,
     gone,
 )
-from modsync_jax.training._diagnose import LEFT_OUT, diagnose_problem
+from modsync_jax.training._diagnose import LEFT_OUT, diagnose_problem, diagnose_run
 from modsync_jax.training._folder import RunError, read_config, read_metrics, read_result
 from modsync_jax.training._loop import AUTO, Interrupted, NonFinite, solve
 from modsync_jax.training._measure import on_grid, versions
@@ -30,6 +30,7 @@ __all__ = [
     "Solution",
     "TrainConfig",
     "diagnose_problem",
+    "diagnose_run",
     "entry_type",
     "expanded",
     "gone",

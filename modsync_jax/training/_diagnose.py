@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from jax import Array
 
 from modsync_jax import diagnostics, gradients, reporting, transform
@@ -19,9 +20,15 @@ from modsync_jax.diagnostics import Bounds, Diagnosis
 from modsync_jax.problems import Problem
 from modsync_jax.training import _balance, _loop, _losses, _measure, _optimizers, _step
 from modsync_jax.training._config import ConfigError, TrainConfig
-from modsync_jax.training._folder import DIAGNOSIS, RunFolder
+from modsync_jax.training._folder import (
+    DIAGNOSIS,
+    RunFolder,
+    read_config,
+    read_metrics,
+    read_result,
+)
 from modsync_jax.training._presets import expanded
-from modsync_jax.training._solution import Solution
+from modsync_jax.training._solution import Solution, load
 from modsync_jax.training._state import TRAIN
 
 PyTree = Any
@@ -59,22 +66,23 @@ def diagnose_problem(
             raise ConfigError(
                 f"a diagnosis trains the plain sum for its own steps; leave out {name}"
             )
-    settings = without_left_out(expanded(settings))
+    settings = _taken(settings)
     spec = problem if isinstance(problem, str) else problem.name
     config = TrainConfig.from_settings({**settings, "method": "sum"})
     found, config = _loop.problem_of(problem, config)
     _loop.check_fits(found, config)
     network = _step.network_of(found, config)
-    weighed = _balance.weighed(config, _balance.factors(found, network, config))
-    losses = _losses.build(found, network, weighed, lambda points: points)
+    losses = _losses_of(found, network, config)
     dtype, key = jnp.dtype(config.dtype), jax.random.key(config.seed)
+    folder = None
+    if output_dir is not None:
+        folder = RunFolder(output_dir, {"diagnosis": spec, "steps": steps}, resume=False)
     with jax.default_matmul_precision(config.matmul_precision):
-        params = _step.random_params(found, network, key, dtype)
         first = config.phases[0]
         try:
             diagnosis = diagnostics.diagnose(
                 losses.trained,
-                params,
+                _step.random_params(found, network, key, dtype),
                 lambda key: losses.sample(key, 1, dtype),
                 steps=steps,
                 optimizer=_optimizers.weights_optimizer(config, first, first=True),
@@ -83,24 +91,96 @@ def diagnose_problem(
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        if output_dir is None:
-            return diagnosis
-        folder = RunFolder(output_dir, {"diagnosis": spec, "steps": steps}, resume=False)
-        groups = found.objective_terms(config.objectives)
-        arrays = _arrays(losses, groups, diagnosis.params, jax.random.fold_in(key, 1), dtype)
-        trained = diagnosis.params
-        solution = Solution(network, found.coordinates, trained, trained, {}, [])
-        arrays |= _measure.on_grid(found, solution)
-    given = {n: v for n, v in settings.items() if v != getattr(TrainConfig(), n, None)}
-    facts = {
-        "problem": spec,
-        "steps": steps,
-        "settings": {**given, "width": config.width, "depth": config.depth, "seed": config.seed},
+    if folder is not None:
+        count = len(diagnosis.rows)
+        marks = [steps // count * (k + 1) for k in range(count)]
+        given = {n: v for n, v in settings.items() if v != getattr(TrainConfig(), n, None)}
+        facts = {"problem": spec, "trained_by": "the plain sum of the losses", "marks": marks}
+        _write(folder, facts, given, diagnosis, bounds, found, network, config)
+    return diagnosis
+
+
+def diagnose_run(
+    run: str | os.PathLike,
+    *,
+    output_dir: str | os.PathLike | None = None,
+    bounds: Bounds = Bounds(),  # noqa: B008, it is frozen
+) -> Diagnosis:
+    """Names the regime in which a finished run was, by any method and in any phases.
+
+    Rows of first-order phases stand for all batches since the row before, those of second-order
+    phases for one batch. The pictures are of the run's selected network.
+
+    Args:
+      run: the folder of a run by a network of the package.
+      output_dir: as in `diagnose_problem`.
+      bounds: where regimes begin.
+
+    Raises:
+      ConfigError: on fewer than two objectives, or a run without the measure `norm_ratio`.
+      RunError: on a folder that can't be read or written.
+    """
+    stored, result, solution = read_config(run), read_result(run), load(run)
+    config = TrainConfig.from_stored(stored)
+    found, config = _loop.problem_of(stored["problem"], config)
+    rows = [row for row in read_metrics(run) if row["step"]]
+    names = tuple(sorted(found.objective_terms(config.objectives)))
+    needed = ["norm_ratio", *(f"spread/{pair}" for *_, pair in diagnostics.pairs(names))]
+    if len(names) < 2 or any(column not in rows[-1] for column in needed):
+        raise ConfigError(
+            f"{run} has one objective, or no measure norm_ratio; a diagnosis needs a run with "
+            "--measures=norm_ratio"
+        )
+    try:
+        diagnosis = diagnostics.judged(rows, names, solution.params, bounds)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if output_dir is not None:
+        folder = RunFolder(output_dir, {"diagnosis": str(run)}, resume=False)
+        marks = [int(row["step"]) for row in rows]
+        facts = {"problem": stored["problem"], "trained_by": result["trained_by"], "marks": marks}
+        plain = dataclasses.replace(config, method="sum", then="", steps=1, warmup_steps=0)
+        given = {"objectives": config.objectives}
+        _write(folder, facts, given, diagnosis, bounds, found, solution.network, plain)
+    return diagnosis
+
+
+def _losses_of(problem: Problem, network: nn.Module, config: TrainConfig) -> _losses.Losses:
+    """The losses of a run, with their weights."""
+    weighed = _balance.weighed(config, _balance.factors(problem, network, config))
+    return _losses.build(problem, network, weighed, lambda points: points)
+
+
+def _write(
+    folder: RunFolder,
+    facts: Mapping[str, Any],
+    given: Mapping[str, Any],
+    diagnosis: Diagnosis,
+    bounds: Bounds,
+    problem: Problem,
+    network: nn.Module,
+    config: TrainConfig,
+) -> None:
+    """Writes the files and the page of a diagnosis."""
+    losses, groups = (
+        _losses_of(problem, network, config),
+        problem.objective_terms(config.objectives),
+    )
+    params, key = diagnosis.params, jax.random.fold_in(jax.random.key(config.seed), 1)
+    dtype = jax.tree.leaves(params)[0].dtype
+    with jax.default_matmul_precision(config.matmul_precision):
+        arrays = _arrays(losses, groups, params, key, dtype)
+        solution = Solution(network, problem.coordinates, params, params, {}, [])
+        arrays |= _measure.on_grid(problem, solution)
+    size = {"width": config.width, "depth": config.depth, "seed": config.seed}
+    found = {
+        **facts,
+        "settings": {**given, **size},
         "regime": diagnosis.regime,
         "borderline": diagnosis.borderline,
         "method": diagnosis.method,
         "reason": diagnosis.reason,
-        "command": command(spec, diagnosis.method, given),
+        "command": command(facts["problem"], diagnosis.method, {**given, **size}),
         "evidence": diagnosis.evidence,
         "bounds": dataclasses.asdict(bounds),
         "objectives": diagnosis.names,
@@ -108,10 +188,17 @@ def diagnose_problem(
         "versions": _measure.versions(),
     }
     folder.write_arrays("diagnosis.npz", arrays)
-    folder.write("diagnosis.json", facts)
+    folder.write("diagnosis.json", found)
     with folder.writing():
         reporting.write_diagnosis(folder.path)
-    return diagnosis
+
+
+def _taken(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a diagnosis takes, those of a preset among them."""
+    try:
+        return without_left_out(expanded(settings))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def without_left_out(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +219,7 @@ def method_for(
     Raises:
       ConfigError, RunError: as `diagnose_problem`.
     """
-    taken = without_left_out(expanded(settings))
+    taken = _taken(settings)
     if output_dir is None:
         return diagnose_problem(problem, **taken).method
     folder = Path(output_dir) / DIAGNOSIS

@@ -2,15 +2,17 @@
 
 import base64
 import json
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import modsync_jax
-from modsync_jax import diagnostics, problems, training
+from modsync_jax import diagnostics, problems, reporting, training
 from modsync_jax.training import ConfigError, RunError, TrainConfig, _diagnose
 
 SMALL = {"width": 8, "depth": 2, "points": {"residual": 32}}
@@ -37,6 +39,20 @@ def test_the_page_shows_what_the_files_say(folder):
     for image in images:
         assert base64.b64encode(image.read_bytes()).decode() in text
     assert facts["objectives"] == sorted(problems.get("wave").terms)
+
+
+@pytest.mark.long
+def test_the_page_as_markdown_says_the_same(folder):
+    facts, text = (
+        json.loads((folder / "diagnosis.json").read_text()),
+        (reporting.diagnosis_markdown(folder)),
+    )
+    assert text.startswith(f"# wave: {facts['regime']}\n") and facts["command"] in text
+    names = re.findall(r"!\[(\w+)\]\(\1\.png\)", text)
+    assert {f"{name}.png" for name in names} == {
+        path.name for path in (folder / "figures").glob("*.png")
+    }
+    assert f"| longest gradient over shortest | {facts['evidence']['norm_ratio']:.3g} |" in text
 
 
 @pytest.mark.long
@@ -95,6 +111,29 @@ def test_a_diagnosis_that_was_stopped_is_made_again(tmp_path):
     (half / "diagnosis.json").write_text(json.dumps({"method": "config"}))
     assert method != "config"
     assert _diagnose.method_for("poisson1d", tmp_path / "run", SMALL) == "config"  # as it says
+
+
+@pytest.mark.long
+def test_a_finished_run_of_any_phases_is_diagnosed_from_its_rows(tmp_path, x64):
+    run, size = tmp_path / "run", {**SMALL, "objectives": "each", "chunk": 10, "eval_every": 10}
+    modsync_jax.solve(
+        "poisson1d", "modsync+dcgd", steps=40, then="ssbroyden:40", checkpoint_every=40,
+        output_dir=run, progress=False, report=False, **size,
+    )  # fmt: skip
+    found = training.diagnose_run(run, output_dir=tmp_path / "page")
+    facts = json.loads((tmp_path / "page" / "diagnosis.json").read_text())
+    assert facts["marks"] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert [row["batches"] for row in found.rows] == [10.0] * 4 + [1.0] * 4
+    assert facts["trained_by"] in (tmp_path / "page" / "diagnosis.html").read_text()
+    ratios = [row["norm_ratio"] for row in training.read_metrics(run)[1:]]
+    assert found.evidence["norm_ratio"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
+
+
+def test_a_run_without_the_measures_is_refused():
+    """Such as one of an older version."""
+    older = Path(__file__).parent / "fixtures" / "format-1"
+    with pytest.raises(ConfigError, match="a diagnosis needs a run with --measures=norm_ratio"):
+        training.diagnose_run(older)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def seen():
         patch.setattr(methods, "build", building)
         run = _step.build(PROBLEM, NETWORK, CONFIG)
         new = run.init(SEED)
-        assert not sampled
+        assert {streams for streams, _ in sampled} == {()}  # for shapes, by the key of no stream
+        sampled.clear()
         # The rows of a layer differ, and so do the units: a mean is not one of the entries.
         cut = jax.tree.map(
             lambda t: (
@@ -209,11 +210,13 @@ def test_a_row_holds_the_rate_and_the_mean_thresholds(seen):
 
 
 def test_cosines_are_counted_from_row_to_row(seen):
-    sums, name = seen.ended.conflict, "boundary~residual"
-    assert sums.batches == STEPS == seen.row["batches"]
-    np.testing.assert_allclose(seen.row[f"cosine/{name}"], sums.cosines[0] / STEPS, rtol=1e-6)
+    sums, name = seen.ended.sums, "boundary~residual"
+    assert sums.batches == STEPS == seen.row["batches"] and sums.sampled == 1
+    mean = sums.first[0] + sums.total[0] / STEPS
+    np.testing.assert_allclose(seen.row[f"cosine/{name}"], mean, rtol=1e-6)
     np.testing.assert_allclose(seen.row[f"opposed/{name}"], sums.opposed[0] / STEPS, rtol=1e-6)
-    assert seen.after.conflict.batches == 0 and not seen.after.conflict.cosines.any()
+    assert seen.after.sums.batches == seen.after.sums.sampled == 0
+    assert not seen.after.sums.total.any() and not any(seen.after.sums.measured.values())
     assert seen.second["batches"] == 1  # nothing was trained: the row's own batch
 
 
@@ -224,8 +227,8 @@ def test_a_gradient_of_zero_is_in_conflict_with_none():
     run = _step.build(problem, NETWORK, config)
     state = run.init(0)
     state = run.advance(state._replace(params=jax.tree.map(jnp.zeros_like, state.params)), 0, 1)
-    assert state.conflict.batches == 1
-    assert state.conflict.cosines[0] == 0 == state.conflict.opposed[0]
+    assert state.sums.batches == 1
+    assert state.sums.latest[0] == 0 == state.sums.opposed[0]
 
 
 def test_a_stopped_run_stays_as_it_is(seen):
