@@ -72,3 +72,9 @@ def test_the_package_lists_what_it_imports_later_and_names_what_is_gone():
             getattr(owner, name)
         assert new in str(said.value)
         assert not hasattr(owner, "anything_else")
+
+
+def test_an_import_starts_no_device():
+    """Programs set the number of devices and the floating types after it."""
+    code = "import jax, modsync_jax.sweeps; jax.config.update('jax_num_cpu_devices', 2)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

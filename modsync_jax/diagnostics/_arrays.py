@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from modsync_jax import gradients
 from modsync_jax.diagnostics._snapshot import Snapshot
 
 PyTree = Any
-EDGES = jnp.linspace(-12.0, 4.0, 65)
+EDGES = np.linspace(-12.0, 4.0, 65)  # not of JAX, which would start its devices on import
 """Bins of log10 |g| in `histograms`, `[65]`; what is outside counts in the first or last one."""
 
 

@@ -221,7 +221,7 @@ def test_processes_that_differ_do_not_start(different, message, tmp_path):
     ]
     said = [lines(process.communicate(timeout=300)[1]) for process in processes]
     assert all(process.returncode for process in processes), said
-    assert any(line.startswith(message) for text in said for line in text)
+    assert any(line.startswith(message) for text in said for line in text), said
     assert not (tmp_path / "s").exists()
 
 
