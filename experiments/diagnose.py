@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from modsync_jax.training import LEFT_OUT, TrainConfig, read_config
+from modsync_jax.training import LEFT_OUT, ConfigError, TrainConfig, read_config
 
 from . import _program
 
@@ -36,6 +36,11 @@ def main() -> None:
     """Diagnoses by the flags."""
     problem, settings = _PROBLEM.value, _program.settings(only_given=True)
     if _RUN.value:
+        given = [*settings, *(n for n in ("problem", "steps") if flags.FLAGS[n].present)]
+        if given:
+            raise ConfigError(
+                f"--run looks at a run with its own settings; leave out {', '.join(given)}"
+            )
         stored = TrainConfig.from_stored(read_config(_RUN.value))
         _program.prepare_device(stored.widest_dtype)
 

@@ -10,7 +10,7 @@ from modsync_jax.reporting._drawing import save as save_figure
 from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
 from modsync_jax.reporting._report import write_report
-from modsync_jax.reporting._run import ERROR_KINDS, measured
+from modsync_jax.reporting._run import ERROR_KINDS, in_order, measured
 from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "diagnosis_markdown",
     "draw_axis",
     "draw_solution",
+    "in_order",
     "measured",
     "save_figure",
     "spread",

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from modsync_jax.reporting import _drawing, _fields, _html
 from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar
+from modsync_jax.reporting._history import curve
 from modsync_jax.reporting._numbers import number, percent, signed
 from modsync_jax.reporting._run import layer_label
 
-_FEW_ROWS = 12  # most rows for which curves show their points
 _FEW_PAIRS = 6  # pairs with curves of their own; of more, the lowest and the highest are drawn
 
 
@@ -176,21 +176,19 @@ def _course(found: _Found) -> Figure:
     if len(shown) > _FEW_PAIRS:
         by_mean = sorted(shown, key=lambda pair: found.column(f"cosine/{pair}").mean())
         shown = [*by_mean[: _FEW_PAIRS // 2], *by_mean[-_FEW_PAIRS // 2 :]]
-    for pair in shown:
+    for pair, colour in zip(shown, PALETTE, strict=False):
         mean, spread = found.column(f"cosine/{pair}"), found.column(f"spread/{pair}")
-        (line,) = cosine.plot(found.steps, mean, **_style(found), label=_words(pair))
-        cosine.fill_between(
-            found.steps, mean - spread, mean + spread, color=line.get_color(), alpha=0.12
-        )
+        curve(cosine, found.steps, mean, _words(pair), color=colour, linestyle="-")
+        cosine.fill_between(found.steps, mean - spread, mean + spread, color=colour, alpha=0.12)
     bounds = found.facts["bounds"]
     _bound(cosine, -bounds["conflict"])
     cosine.axhline(0, color="black", linewidth=0.8)
     cosine.set(ylim=(-1.05, 1.05), ylabel="cosine of gradients")
-    ratio.plot(found.steps, found.column("norm_ratio"), **_style(found), color="0.3")
+    curve(ratio, found.steps, found.column("norm_ratio"), None, color="0.3", linestyle="-")
     _bound(ratio, bounds["ratio"])
     ratio.set(yscale="log", ylabel="longest gradient\nover shortest")
     for name in found.names:
-        loss.plot(found.steps, found.column(f"loss/{name}"), **_style(found), label=name)
+        curve(loss, found.steps, found.column(f"loss/{name}"), name)
     loss.set(yscale="log", ylabel="loss", xlabel="step")
     loss.xaxis.set_major_formatter("{x:,.0f}")
     for axis in (cosine, loss):
@@ -315,11 +313,6 @@ def _layers_of(found: _Found) -> list[str]:
     name = found.names[0]
     paths = found.family("histogram")
     return [n.removeprefix(f"{name}/") for n in paths if n.startswith(f"{name}/")]
-
-
-def _style(found: _Found) -> dict[str, Any]:
-    few = len(found.steps) <= _FEW_ROWS
-    return {"linestyle": "-", "marker": "o" if few else None, "markersize": 4}
 
 
 def _bound(axis: Axes, value: float) -> None:

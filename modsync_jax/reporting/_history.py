@@ -69,7 +69,7 @@ def cosine(run: Run) -> Figure:
         smooth = running_mean(column, run.metrics.get("batches"))
         axes[0].plot(run.steps, smooth, color=colour, linestyle="-", label=label)
         if opposed:
-            _curve(axes[1], run.steps, opposed[pair], None, color=colour, linestyle="-")
+            curve(axes[1], run.steps, opposed[pair], None, color=colour, linestyle="-")
     if pairs:
         axes[0].axhline(0, color="black", linewidth=0.8)
         axes[0].set(ylim=(-1.05, 1.05), ylabel="cosine of gradients")
@@ -109,7 +109,7 @@ def measures(run: Run) -> Figure:
         else:
             for member, column in columns.items():
                 label = member.replace("~", " · ") or None
-                _curve(axis, run.steps, column, label)
+                curve(axis, run.steps, column, label)
             _scaled(axis, np.array(list(columns.values())))
         axis.set_ylabel(family.replace("_", " "))
     return _finish(figure, axes, run)
@@ -130,14 +130,14 @@ def sparsity(run: Run) -> Figure:
     colours = dict(zip(keep, colormaps["viridis"](np.linspace(0, 0.9, len(keep))), strict=True))
     figure, axes = _stack([2.8, *[2.2] * len(thresholds)])
     for layer, column in keep.items():
-        _curve(axes[0], run.steps, column, layer_label(layer), color=colours[layer], linestyle="-")
-    _curve(axes[0], run.steps, run.metrics["keep"], "all layers", color="black", linestyle="--")
+        curve(axes[0], run.steps, column, layer_label(layer), color=colours[layer], linestyle="-")
+    curve(axes[0], run.steps, run.metrics["keep"], "all layers", color="black", linestyle="--")
     axes[0].set(ylabel="share of weights kept", ylim=(-0.03, 1.03))
     rows = run.training  # later phases fold the masks into the weights and have no thresholds
     for axis, (objective, columns) in zip(axes[1:], thresholds.items(), strict=True):
         for layer, column in columns.items():
             style = {"color": colours[layer], "linestyle": "-"}
-            _curve(axis, run.steps[rows], column[rows], None, **style)  # as in the legend above
+            curve(axis, run.steps[rows], column[rows], None, **style)  # as in the legend above
         axis.set(ylabel=f"mean threshold,\n{objective}")
         axis.sharey(axes[1])
     return _finish(figure, axes, run)
@@ -176,21 +176,21 @@ def _terms(run: Run, axis: Axes) -> None:
 
 def _errors(run: Run, axis: Axes) -> None:
     for measure, label in ERRORS.items():
-        _curve(axis, run.steps, run.metrics[f"test/{measure}"], label)
+        curve(axis, run.steps, run.metrics[f"test/{measure}"], label)
     _star(run, axis, run.outcome)
     _logarithmic(axis, "error")
 
 
 def _unknown(run: Run, name: str, axis: Axes) -> None:
     column = run.family("unknown")[name]
-    _curve(axis, run.steps, column, None, color=PALETTE[0])
+    curve(axis, run.steps, column, None, color=PALETTE[0])
     axis.plot(run.steps[run.selected], column[run.selected], "k*", markersize=13, zorder=3)
     axis.set_ylabel(f"unknown\n{name}")
 
 
 def _rates(run: Run, axis: Axes) -> None:
     rows = run.training
-    _curve(axis, run.steps[rows], run.metrics["learning_rate"][rows], None, color="0.35")
+    curve(axis, run.steps[rows], run.metrics["learning_rate"][rows], None, color="0.35")
     axis.set_ylabel("learning\nrate")
     axis.set_ylim(bottom=0)
     axis.ticklabel_format(axis="y", scilimits=(-2, 2))
@@ -256,7 +256,8 @@ def _stack(heights: list[float]) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[:, 0])
 
 
-def _curve(axis: Axes, steps: Column, values: Column, label: str | None, **style: Any) -> None:
+def curve(axis: Axes, steps: Column, values: Column, label: str | None, **style: Any) -> None:
+    """Draws a column against steps; few rows show their points."""
     marker = "o" if len(steps) <= _FEW_ROWS else None
     axis.plot(steps, values, label=label, marker=marker, markersize=4, **style)
 
@@ -268,11 +269,11 @@ def _named_curves(run: Run, axis: Axes, kind: str) -> None:
     for name, column in run.family(kind).items():
         turn, colour = divmod(order.index(name), len(PALETTE))
         style = {"color": PALETTE[colour], "linestyle": ("-", "--", ":")[turn % 3]}
-        _curve(axis, run.steps, column, name, **style)
+        curve(axis, run.steps, column, name, **style)
 
 
 def _sum(axis: Axes, steps: Column, values: Column, label: str) -> None:
-    _curve(axis, steps, values, label, color="0.75", linestyle="-", linewidth=4)
+    curve(axis, steps, values, label, color="0.75", linestyle="-", linewidth=4)
 
 
 def _star(run: Run, axis: Axes, values: Column) -> None:

@@ -16,24 +16,9 @@ from numpy.typing import NDArray
 Column = NDArray[np.float64]
 
 ERRORS = {"relative_l2": "relative L2 error", "mean_absolute": "mean absolute error"}
-# Columns of `metrics.csv` that are not measures of its training batches, by their families.
-_NOT_MEASURED = frozenset(
-    {
-        "step",
-        "learning_rate",
-        "loss",
-        "score",
-        "term",
-        "grad_norm",
-        "batches",
-        "unknown",
-        "test",
-        "validation",
-        "keep",
-        "threshold",
-        "adapter",
-    }
-)
+# Families of the columns of `metrics.csv`, before and after those that measures wrote.
+_BEFORE = ("step", "learning_rate", "loss", "score", "term", "grad_norm")
+_AFTER = ("batches", "unknown", "test", "validation", "keep", "threshold", "adapter")
 ERROR_KINDS = ("selected", "smallest", "final", "median_of_last_ten")  # the names of each error
 
 
@@ -220,7 +205,14 @@ def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
 
 def measured(columns: Iterable[str]) -> list[str]:
     """The columns among those of `metrics.csv` that measures of the training batches wrote."""
-    return [name for name in columns if name.partition("/")[0] not in _NOT_MEASURED]
+    return [name for name in columns if name.partition("/")[0] not in _BEFORE + _AFTER]
+
+
+def in_order(columns: Iterable[str]) -> list[str]:
+    """The columns of `metrics.csv` in the order of their families."""
+    order = (*_BEFORE, None, *_AFTER)
+    place = {family: index for index, family in enumerate(order)}
+    return sorted(columns, key=lambda name: place.get(name.partition("/")[0], place[None]))
 
 
 def pair_of(name: str) -> tuple[str, str]:

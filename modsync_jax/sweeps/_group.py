@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from modsync_jax import reporting
 from modsync_jax.problems import Problem
 from modsync_jax.sweeps import _hosts, _replicas
 from modsync_jax.sweeps._grid import Group
@@ -314,7 +315,7 @@ def _outcome(
     config, run = trainer.group.replicas[index].config, batch.runs
     written = np.isfinite(batch.metrics["step"])
     rows_ = [
-        {name: float(batch.metrics[name][i]) for name in _measure.in_order(batch.metrics)}
+        {name: float(batch.metrics[name][i]) for name in reporting.in_order(batch.metrics)}
         for i in np.flatnonzero(written)
     ]
     result = _measure.summary(trainer.problem, trainer.weighed(config), rows_, run, clock)

@@ -305,7 +305,7 @@ def _train(
 
         def record(state: TrainState) -> TrainState:
             state, values = program.evaluate(state, references)
-            row = {name: jax.device_get(values[name]).item() for name in _measure.in_order(values)}
+            row = {name: jax.device_get(values[name]).item() for name in reporting.in_order(values)}
             if folder is not None:
                 folder.append(row)
             rows.append(row)

@@ -267,32 +267,6 @@ def _measured(rows: list[Row]) -> dict[str, float]:
     return found
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """The columns of `metrics.csv` in the order of their kinds."""
-    kinds = [
-        "step",
-        "learning_rate",
-        "loss",
-        "score",
-        "term",
-        "grad_norm",
-        "cosine",
-        "spread",
-        "opposed",
-        "stretch",
-        "autocorrelation",
-        "batches",
-        "unknown",
-        "test",
-        "validation",
-        "keep",
-        "threshold",
-        "adapter",
-    ]
-    place = {kind: index for index, kind in enumerate(kinds)}
-    return sorted(names, key=lambda name: place.get(name.partition("/")[0], len(kinds)))
-
-
 def what_broke(step: int, losses: Iterable[float], objectives: Iterable[str]) -> str:
     """Names the losses that were not finite in a step, or else the update."""
     named = zip(objectives, map(float, losses), strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import modsync_jax
-from modsync_jax import diagnostics, problems, reporting, training
+from modsync_jax import problems, reporting, training
 from modsync_jax.training import ConfigError, RunError, TrainConfig, _diagnose
 
 SMALL = {"width": 8, "depth": 2, "points": {"residual": 32}}
@@ -83,6 +83,15 @@ def test_it_is_that_of_the_core_for_the_same_losses_and_the_program_prints_it(tm
     assert done.stdout.startswith(found.regime) and f"Recommended: {found.method};" in done.stdout
     stored = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
     assert stored["evidence"] == pytest.approx(dict(found.evidence), rel=1e-4)  # float32, threads
+
+
+def test_a_run_has_its_own_settings():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.diagnose", "--run=runs/x", "--width=8"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--run looks at a run with its own settings; leave out width" in done.stderr
 
 
 @pytest.mark.long
@@ -174,4 +183,3 @@ def test_commands_write_mappings_and_quote_methods():
 
 def test_what_a_diagnosis_leaves_out_are_settings():
     assert {*training.LEFT_OUT} <= {*TrainConfig.__dataclass_fields__}
-    assert diagnostics.Bounds().ratio > 1
