@@ -70,7 +70,12 @@ def commands(page):
     return [line.partition("#")[0].strip() for line in lines]
 
 
-MANY = ("accuracy.md", "sweeps.md", "training.md")  # pages whose programs take minutes
+MANY = (
+    "accuracy.md",
+    "diagnosis.md",
+    "sweeps.md",
+    "training.md",
+)  # pages whose programs take minutes
 
 
 @pytest.mark.long

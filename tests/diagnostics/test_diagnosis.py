@@ -40,7 +40,11 @@ def losses(regime, count, key):
     return objectives, far, lambda key: NOISE * jax.random.normal(key, (count, SIZE))
 
 
-COUNTS = [2, *[pytest.param(k, marks=pytest.mark.long) for k in range(3, 7)]]
+COUNTS = [
+    2,
+    *[pytest.param(k, marks=pytest.mark.slow) for k in (3, 4, 5)],
+    pytest.param(6, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -52,8 +52,9 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["sum", "modsync+adapters+dcgd"])
-@pytest.mark.parametrize("objectives", ["grouped", "each"])
+@pytest.mark.parametrize(
+    ("method", "objectives"), [("sum", "each"), ("modsync+adapters+dcgd", "grouped")]
+)
 def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
     method, objectives, x64
 ):
