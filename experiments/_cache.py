@@ -47,6 +47,8 @@ def keep(folder: str) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
     jax.config.update("jax_compilation_cache_max_size", _BYTES)
+    # Small ones too: a run has hundreds of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _features_of_cpu() -> str:

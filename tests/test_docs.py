@@ -75,6 +75,7 @@ MANY = (
     "diagnosis.md",
     "sweeps.md",
     "training.md",
+    "your_pde.md",
 )  # pages whose programs take minutes
 
 

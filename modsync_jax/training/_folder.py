@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -150,7 +151,8 @@ class RunFolder:
                 "program and these settings need; finish it with the version of modsync_jax that "
                 "its result.json or report names, or start again in another folder"
             ) from error
-        return type(like)(**{name: restored[name] for name in there}, **newer)
+        placed = jax.tree.map(_placed_like, {name: restored[name] for name in there}, there)
+        return type(like)(**placed, **newer)
 
     def append(self, row: Row) -> None:
         """Adds a row to `metrics.csv`, with any new columns; it is on disk on return."""
@@ -333,6 +335,14 @@ def _checksums(path: Path) -> dict[str, str]:
         raise RunError(
             f"{file} is damaged; delete it to use the checkpoints as they are, unchecked"
         ) from None
+
+
+def _placed_like(restored: jax.Array, like: Any) -> jax.Array:
+    """Frees an array from its device if `like` is free: programs are compiled for one or the other.
+
+    Without this, a resumed run compiles all of its programs again.
+    """
+    return restored if getattr(like, "committed", True) else jnp.array(np.asarray(restored))
 
 
 def _locked(path: Path) -> IO[str]:

@@ -20,9 +20,9 @@ SMALL = {"width": 8, "depth": 2, "points": {"residual": 32}}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The diagnosis of a problem with five objectives."""
-    path = tmp_path_factory.mktemp("diagnosis") / "wave"
-    training.diagnose_problem("wave", steps=60, objectives="each", output_dir=path, **SMALL)
+    """The diagnosis of a problem with three objectives."""
+    path = tmp_path_factory.mktemp("diagnosis") / "poisson1d"
+    training.diagnose_problem("poisson1d", steps=60, objectives="each", output_dir=path, **SMALL)
     return path
 
 
@@ -38,7 +38,7 @@ def test_the_page_shows_what_the_files_say(folder):
     }  # fmt: skip
     for image in images:
         assert base64.b64encode(image.read_bytes()).decode() in text
-    assert facts["objectives"] == sorted(problems.get("wave").terms)
+    assert facts["objectives"] == sorted(problems.get("poisson1d").terms)
 
 
 @pytest.mark.long
@@ -47,7 +47,7 @@ def test_the_page_as_markdown_says_the_same(folder):
         json.loads((folder / "diagnosis.json").read_text()),
         (reporting.diagnosis_markdown(folder)),
     )
-    assert text.startswith(f"# wave: {facts['regime']}\n") and facts["command"] in text
+    assert text.startswith(f"# poisson1d: {facts['regime']}\n") and facts["command"] in text
     names = re.findall(r"!\[(\w+)\]\(\1\.png\)", text)
     assert {f"{name}.png" for name in names} == {
         path.name for path in (folder / "figures").glob("*.png")
@@ -58,7 +58,7 @@ def test_the_page_as_markdown_says_the_same(folder):
 @pytest.mark.long
 def test_its_command_trains_with_the_same_settings(folder):
     words = shlex.split(json.loads((folder / "diagnosis.json").read_text())["command"])
-    assert words[:4] == ["python", "-m", "experiments.train", "--problem=wave"]
+    assert words[:4] == ["python", "-m", "experiments.train", "--problem=poisson1d"]
     assert {"--width=8", "--depth=2", "--points=residual=32", "--objectives=each"} <= {*words}
 
 

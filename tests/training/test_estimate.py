@@ -57,10 +57,10 @@ def test_it_follows_the_error_while_a_network_learns(steps, x64):
 @pytest.mark.long
 def test_result_report_and_progress_show_it_and_a_resumed_run_has_the_same(tmp_path, capsys, x64):
     settings = {**RECIPE, "checkpoint_every": 20}
-    whole = modsync_jax.solve("heat", output_dir=tmp_path / "a", **settings)
+    whole = modsync_jax.solve("poisson1d", output_dir=tmp_path / "a", **settings)
     stored = json.loads((tmp_path / "a" / "result.json").read_text())["estimate"]
     assert stored == whole.result["estimate"]
-    problem, config = problems.get("heat"), TrainConfig.from_settings(settings)
+    problem, config = problems.get("poisson1d"), TrainConfig.from_settings(settings)
     losses = _losses.build(problem, whole.network, config, lambda x: x)  # without the balance
     wanted = jax.jit(_estimate.build(problem, losses))(whole.params)
     np.testing.assert_allclose(stored["relative_l2"], wanted, rtol=1e-4)  # as above
@@ -68,8 +68,8 @@ def test_result_report_and_progress_show_it_and_a_resumed_run_has_the_same(tmp_p
     assert "error without a reference" in page and stored["reliability"] in page
     assert "estimated " in capsys.readouterr().err
     quiet = {**settings, "output_dir": tmp_path / "b", "progress": False, "report": False}
-    modsync_jax.solve("heat", **{**quiet, "then": "ssbroyden:40"})
-    resumed = modsync_jax.solve("heat", resume=True, **quiet)
+    modsync_jax.solve("poisson1d", **{**quiet, "then": "ssbroyden:40"})
+    resumed = modsync_jax.solve("poisson1d", resume=True, **quiet)
     assert resumed.result["estimate"] == whole.result["estimate"]
 
 

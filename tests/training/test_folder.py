@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +25,17 @@ def data_files(folder, step):
 
 def flipped(content):
     return content[:10] + bytes([content[10] ^ 1]) + content[11:]
+
+
+def test_a_restored_array_is_as_free_as_that_of_the_program(tmp_path):
+    """A jitted function is compiled again for an array that is bound to its device."""
+    folder = RunFolder(tmp_path / "run", {"a": 1}, resume=False)
+    free, bound = jnp.arange(4.0), jax.device_put(jnp.arange(4.0), jax.devices()[1])
+    for step, x in enumerate((free, bound), 1):
+        folder.save(step, State(x))
+        restored = folder.restore(step, State(x)).x
+        assert restored.committed == x.committed and restored.sharding == x.sharding
+        np.testing.assert_array_equal(restored, x)
 
 
 @pytest.mark.parametrize("damaged", [flipped, lambda c: c[:-1], lambda c: b""])

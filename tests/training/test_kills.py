@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 # A checkpoint every ten steps: most of the run's time is spent in writing them.
 COMMAND = [
     sys.executable, "-m", "experiments.train", "--problem=burgers", "--method=modsync+dcgd",
-    "--width=8", "--depth=2", "--steps=200", "--then=lbfgs:10", "--points=residual=64",
+    "--width=8", "--depth=2", "--steps=120", "--then=lbfgs:10", "--points=residual=64",
     "--chunk=5", "--eval_every=10", "--checkpoint_every=10", "--platform=cpu",
 ]  # fmt: skip
 # With jax 0.6, code from the cache of compilations rounds otherwise than fresh code.
@@ -67,8 +67,7 @@ def assert_same_bits(one, other):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    fresh = f"--compilation_cache={tmp_path_factory.mktemp('compiled')}"
-    process = start([*COMMAND, fresh, f"--output_dir={folder}"])
+    process = start([*COMMAND, f"--output_dir={folder}"])  # compiles; the others find the code
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return ending(folder)
@@ -84,7 +83,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(unbroke
         metrics = folder / "metrics.csv"
         rows = metrics.read_text().count("\n") if metrics.exists() else 0
         process = start([*command, *resume])
-        wait_for_rows(folder, process, min(rows + moments.randint(1, 4), 18))
+        wait_for_rows(folder, process, min(rows + moments.randint(1, 4), 10))
         time.sleep(moments.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()

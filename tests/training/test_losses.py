@@ -53,7 +53,8 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("method", "objectives"), [("sum", "each"), ("modsync+adapters+dcgd", "grouped")]
+    ("method", "objectives"),
+    [pytest.param("sum", "each", marks=pytest.mark.slow), ("modsync+adapters+dcgd", "grouped")],
 )
 def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
     method, objectives, x64
@@ -83,8 +84,15 @@ def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("settings", ["", ",cg=50,sketch=50"])
-@pytest.mark.parametrize("method", ["sum", "modsync+dcgd"])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sum", ""),
+        ("modsync+dcgd", ",cg=50,sketch=50"),
+        pytest.param("modsync+dcgd", "", marks=pytest.mark.slow),
+        pytest.param("sum", ",cg=50,sketch=50", marks=pytest.mark.slow),
+    ],
+)
 def test_gauss_newton_solves_to_many_digits_in_few_iterations(method, settings, x64):
     solution = modsync_jax.solve(
         problems.get("poisson1d", frequency=3.0), method, steps=20,

@@ -48,7 +48,9 @@ def flat(params):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["sum", "dcgd", "modsync+config"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("sum", marks=pytest.mark.slow), "dcgd", "modsync+config"]
+)
 def test_methods_solve_a_poisson_equation(method):
     solution = modsync_jax.solve(
         poisson(), method, width=16, depth=2, steps=1000, learning_rate=5e-3, schedule="cosine",
@@ -396,7 +398,9 @@ def outcome(result):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("schedule", ["constant", "exponential"])
+@pytest.mark.parametrize(
+    "schedule", [pytest.param("constant", marks=pytest.mark.slow), "exponential"]
+)
 def test_a_run_that_is_made_longer_is_an_unbroken_longer_run(schedule, tmp_path):
     settings = {**TINY, "schedule": schedule, "decay_steps": 10, "progress": False}
     whole = modsync_jax.solve(poisson(), "lra", steps=60, output_dir=tmp_path / "whole", **settings)
