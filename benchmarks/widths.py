@@ -56,21 +56,27 @@ def pictures() -> None:
 
 
 def draw_cosines(done: list[rows.Row]) -> Figure:
-    """Draws the cosine of the two gradients against steps, a line for each width (Fig. 2)."""
-    figure = Figure(figsize=(10, 3.8))
-    axis = figure.subplots()
+    """Draws the cosine of the two gradients against steps, a line for each width (Fig. 2).
+
+    Above, its mean over 100 batches; below, its standard deviation between these batches.
+    """
+    figure = Figure(figsize=(10, 5.6))
+    above, below = figure.subplots(2, 1, sharex=True)
     widths = sorted({row["width"] for row in done})
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(widths)))
     for width, colour in zip(widths, colours, strict=True):
         runs = [row for row in done if row["width"] == width and row["method"] == "sum"]
-        if not runs:
-            continue
-        cosines, style = np.array([run["cosines"] for run in runs]), {"color": colour}
-        axis.plot(runs[0]["steps"], cosines.mean(0), label=f"width {width}", **style)
-        axis.fill_between(runs[0]["steps"], cosines.min(0), cosines.max(0), alpha=0.12, **style)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set(xlabel="step", ylabel="cosine of gradients, plain sum", ylim=(-1.05, 1.05))
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+        for axis, column in ((above, "cosines"), (below, "spread")):
+            seen = [run for run in runs if column in run]
+            if not seen:
+                continue
+            values, steps = np.array([run[column] for run in seen]), seen[0]["steps"]
+            axis.plot(steps, values.mean(0), label=f"width {width}", color=colour)
+            axis.fill_between(steps, values.min(0), values.max(0), alpha=0.12, color=colour)
+    above.axhline(0, color="black", linewidth=0.8)
+    above.set(ylabel="cosine, mean", ylim=(-1.05, 1.05))
+    below.set(xlabel="step", ylabel="between batches", ylim=(0, 1.05))
+    above.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
     return figure
 
 
@@ -113,6 +119,7 @@ def _one(width: int, method: str, seed: int) -> dict[str, Any]:
         "error": solution.result["errors"]["relative_l2"]["selected"],
         "steps": [int(row["step"]) for row in solution.metrics],
         "cosines": rows.digits(row[f"cosine/{pair}"] for row in solution.metrics),
+        "spread": rows.digits(row[f"spread/{pair}"] for row in solution.metrics),
         "opposed": rows.digits(row[f"opposed/{pair}"] for row in solution.metrics),
         "norm_ratio": rows.digits(row["norm_ratio"] for row in solution.metrics),
     }
