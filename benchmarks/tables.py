@@ -25,18 +25,7 @@ from . import metric as study
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = tuple(
-    DOCS / f"{name}.md"
-    for name in (
-        "accuracy",
-        "benchmarks",
-        "drop_in",
-        "methods",
-        "problems",
-        "scaling",
-        "studies/metric",
-    )
-)
+PAGES = tuple(page for page in sorted(DOCS.rglob("*.md")) if "<!-- end -->" in page.read_text())
 PUBLISHED = {
     ("accuracy_published", "burgers", "dcgd"): "1.04e-2",
     ("accuracy_published", "klein_gordon2d", "dcgd"): "5e-3",
@@ -354,6 +343,26 @@ def diagnosis(file: str, content: dict) -> list[list[str]]:
     return rows
 
 
+def widths(file: str, content: dict) -> list[list[str]]:
+    """A row per width and method: errors, cosines and their spread, shares of felt points."""
+    head = ["width", "method", "seeds", "relative L2", "mean cosine", "between batches"]
+    rows = [[*head, "above 1e-12", "above 0.001", "cosine above 0.01"]]
+    of: dict[tuple[int, str], list[dict]] = {}
+    for row in sorted(content["rows"], key=lambda row: row["width"]):
+        of.setdefault((row["width"], row["method"]), []).append(row)
+    for (width, method), runs in of.items():
+        cosine = statistics.fmean(value for run in runs for value in run["cosines"][1:])
+        spreads = [value for run in runs for value in run.get("spread", [])[1:]]
+        shares = (
+            f"{statistics.fmean(run['share'][kind] for run in runs):.1%}"
+            for kind in ("1e-12", "0.001", "cosine")
+        )
+        line = [str(width), f"`{method}`", str(len(runs)), _range([run["error"] for run in runs])]
+        spread = f"{statistics.fmean(spreads):.2f}" if spreads else ""
+        rows.append([*line, f"{cosine:+.2f}", spread, *shares])
+    return rows
+
+
 def _ratios(cases: list[dict[str, list[dict]]], column: str, reference: str) -> str:
     """The geometric mean of the ratios to a reference, and the smallest and largest of them."""
 
@@ -408,6 +417,7 @@ KINDS = {
     "jets": jets,
     "replicas": replicas,
     "scaling": scaling,
+    "widths": widths,
 }
 
 
