@@ -23,7 +23,7 @@ import modsync_jax  # noqa: E402
 from modsync_jax import reporting, training  # noqa: E402
 
 PAGES = Path(__file__).parents[1] / "docs" / "examples"
-_WIDTH, _COLOURS = 900, 64  # of pictures
+_WIDTH, _COLOURS = 900, 128  # of pictures
 PROBLEMS: dict[str, dict[str, Any]] = {
     "burgers-32": {"problem": "burgers", "width": 32, "depth": 4},
     "burgers-256": {"problem": "burgers", "width": 256, "depth": 4},

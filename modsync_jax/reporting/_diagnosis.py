@@ -92,9 +92,9 @@ def diagnosis_markdown(folder: str | os.PathLike) -> str:
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     pictures = [f"![{name}]({name}.png)\n\n{text}" for name, (_, text) in _PICTURES.items()]
-    recommended = f"Recommended: `{facts['method']}`."
-    parts = [f"# {_title(facts)}", facts["reason"], *_doubts(facts), recommended]
-    parts += [f"```\n{facts['command']}\n```", _BETTER, _about(facts), "## What decided", table]
+    parts = [f"# {_title(facts)}", facts["reason"], *_doubts(facts), _recommended(facts, "`")]
+    parts += [f"```\n{facts['command']}\n```", _beyond(facts), _about(facts)]
+    parts += ["## What decided", table]
     return "\n\n".join([*parts, "## Figures", *pictures]) + "\n"
 
 
@@ -106,10 +106,21 @@ def _title(facts: Mapping[str, Any]) -> str:
     return f"{facts['problem']}: {facts['regime']}"
 
 
-_BETTER = (
-    "Networks of up to some thousand weights reach far lower errors with the second-order recipe, "
-    "--preset=best, whatever the regime."
-)
+def _recommended(facts: Mapping[str, Any], quote: str = "") -> str:
+    training = " for first-order training" if facts.get("second_order") else ""
+    return f"Recommended{training}: {quote}{facts['method']}{quote}."
+
+
+def _beyond(facts: Mapping[str, Any]) -> str:
+    if facts.get("second_order"):
+        return (
+            f"This run was trained by {facts['trained_by']}. Its curvature rescales the gradients, "
+            "so that a regime of plain gradients need not hold it back."
+        )
+    return (
+        "Networks of up to some thousand weights reach far lower errors with the second-order "
+        "recipe, --preset=best, whatever the regime."
+    )
 
 
 def _doubts(facts: Mapping[str, Any]) -> list[str]:
@@ -130,10 +141,10 @@ def _about(facts: Mapping[str, Any]) -> str:
 
 
 def _body(facts: Mapping[str, Any], figures: str) -> str:
-    texts = [facts["reason"], *_doubts(facts), f"Recommended: {facts['method']}."]
+    texts = [facts["reason"], *_doubts(facts), _recommended(facts)]
     above, below = (
         "\n".join(f"<p>{escape(text)}</p>" for text in part)
-        for part in (texts, [_BETTER, _about(facts)])
+        for part in (texts, [_beyond(facts), _about(facts)])
     )
     return f"""{above}
 <pre>{escape(facts["command"])}</pre>

@@ -139,6 +139,7 @@ def diagnose_run(
         folder = RunFolder(output_dir, {"diagnosis": str(run)}, resume=False)
         marks = [int(row["step"]) for row in rows]
         facts = {"problem": stored["problem"], "trained_by": result["trained_by"], "marks": marks}
+        facts["second_order"] = config.phases[-1].freezes
         plain = dataclasses.replace(config, method="sum", then="", steps=1, warmup_steps=0)
         given = {"objectives": config.objectives}
         _write(folder, facts, given, diagnosis, bounds, found, solution.network, plain)

@@ -133,7 +133,9 @@ def test_a_finished_run_of_any_phases_is_diagnosed_from_its_rows(tmp_path, x64):
     facts = json.loads((tmp_path / "page" / "diagnosis.json").read_text())
     assert facts["marks"] == [10, 20, 30, 40, 50, 60, 70, 80]
     assert [row["batches"] for row in found.rows] == [10.0] * 4 + [1.0] * 4
-    assert facts["trained_by"] in (tmp_path / "page" / "diagnosis.html").read_text()
+    page = (tmp_path / "page" / "diagnosis.html").read_text()
+    assert f"This run was trained by {facts['trained_by']}." in page
+    assert f"Recommended for first-order training: {facts['method']}." in page
     ratios = np.array([row["norm_ratio"] for row in training.read_metrics(run)[1:]])
     ratios = ratios[np.isfinite(ratios)]  # infinite where a condition at one point is met exactly
     assert found.evidence["norm_ratio"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
