@@ -23,7 +23,7 @@ import modsync_jax  # noqa: E402
 from modsync_jax import reporting, training  # noqa: E402
 
 PAGES = Path(__file__).parents[1] / "docs" / "examples"
-_WIDTH, _COLOURS = 900, 128  # of pictures
+_WIDTH, _COLOURS = 900, 256  # of pictures
 PROBLEMS: dict[str, dict[str, Any]] = {
     "burgers-32": {"problem": "burgers", "width": 32, "depth": 4},
     "burgers-256": {"problem": "burgers", "width": 256, "depth": 4},
@@ -31,7 +31,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "burgers-inverse": {"problem": "benchmarks/inverse.py:burgers", "width": 50, "depth": 4},
     "wave-each": {"problem": "wave", "objectives": "each", "width": 50, "depth": 4},
 }
-_SIZE = {"width": 20, "depth": 4, "eval_every": 100, "checkpoint_every": 1_000}
+_SIZE = {"width": 20, "selection": "loss", "depth": 4, "eval_every": 100, "checkpoint_every": 1_000}
 RUNS: dict[str, dict[str, Any]] = {
     "klein-gordon-adam": {"steps": 4_000, "dtype": "float64", **_SIZE},
     "klein-gordon-ssbroyden": {"steps": 0, "then": "ssbroyden(points=3,redraw=500):2000", **_SIZE},

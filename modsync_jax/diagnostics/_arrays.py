@@ -54,8 +54,9 @@ def slices(
     objectives: Mapping[str, Callable[..., Array]],
     seen: Snapshot,
     *args: Any,
+    nearest: float = 1e-6,
     radius: float = 0.02,
-    count: int = 41,
+    count: int = 61,
 ) -> tuple[Array, Array]:
     """The losses along the downhill direction of each objective.
 
@@ -63,15 +64,19 @@ def slices(
       objectives: by name, of weights and `*args`.
       seen: the snapshot whose weights and gradients are taken.
       *args: further arguments of the objectives.
+      nearest: the shortest step over the norm of all weights. A valley is as narrow as its losses
+        are small, so that steps of one length can't show those of all networks.
       radius: the farthest step over the norm of all weights.
-      count: the number of steps, odd and 3 or more; the one in the middle is zero.
+      count: the number of steps, odd and 5 or more: zero in the middle, and on both sides a
+        geometric progression.
 
     Returns:
       The steps over the norm of the weights, `[count]`, and the losses `[K, count, K]`: by
       direction, step and loss.
     """
     middle = count // 2
-    steps = radius * (jnp.arange(count) - middle) / middle
+    ahead = jnp.geomspace(nearest, radius, middle)
+    steps = jnp.concatenate([-ahead[::-1], jnp.zeros(1), ahead])
     stacked = jax.tree.map(lambda w: w[None], seen.weights)
     size = jnp.sqrt(gradients.gramian(stacked)[0, 0])
     norms = jnp.sqrt(jnp.diagonal(gradients.gramian(seen.grads)))

@@ -118,8 +118,8 @@ def _beyond(facts: Mapping[str, Any]) -> str:
             "so that a regime of plain gradients need not hold it back."
         )
     return (
-        "Networks of up to some thousand weights reach far lower errors with the second-order "
-        "recipe, --preset=best, whatever the regime."
+        f"This network has {facts['weights']:,} weights. Networks of up to some thousand reach far "
+        "lower errors with the second-order recipe, --preset=best, whatever the regime."
     )
 
 
@@ -136,7 +136,8 @@ def _about(facts: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
     return (
         f"This is what {facts['marks'][-1]:,} steps by {facts['trained_by']} showed; the losses "
-        f"are {', '.join(most)} and {last} ({settings})."
+        f"are {', '.join(most)} and {last} ({settings}). All pictures but the first are of the "
+        f"network after step {facts['shown']:,}."
     )
 
 
@@ -158,9 +159,9 @@ def _body(facts: Mapping[str, Any], figures: str) -> str:
 def _evidence(facts: Mapping[str, Any]) -> list[list[str]]:
     seen, bounds = facts["evidence"], facts["bounds"]
     return [
-        ["", "here", "bound", "beyond it"],
+        ["", "here", "bound", "which shows"],
         [
-            "longest gradient over shortest",
+            "longest gradient over shortest, geometric mean",
             number(seen["norm_ratio"]),
             f"{bounds['ratio']:g} or more",
             "magnitude imbalance",
@@ -172,7 +173,7 @@ def _evidence(facts: Mapping[str, Any]) -> list[list[str]]:
             "persistent directional conflict",
         ],
         [
-            "cosines, root mean square",
+            "cosines of all batches, root mean square",
             number(seen["rms_cosine"]),
             f"{bounds['orthogonal']:g} or less",
             "orthogonal gradients",
@@ -190,7 +191,8 @@ def _course(found: _Found) -> Figure:
     for pair, colour in zip(shown, PALETTE, strict=False):
         mean, spread = found.column(f"cosine/{pair}"), found.column(f"spread/{pair}")
         curve(cosine, found.steps, mean, _words(pair), color=colour, linestyle="-")
-        cosine.fill_between(found.steps, mean - spread, mean + spread, color=colour, alpha=0.12)
+        low, high = np.clip(mean - spread, -1, 1), np.clip(mean + spread, -1, 1)
+        cosine.fill_between(found.steps, low, high, color=colour, alpha=0.12)
     bounds = found.facts["bounds"]
     _bound(cosine, -bounds["conflict"])
     cosine.axhline(0, color="black", linewidth=0.8)
@@ -271,7 +273,10 @@ def _slices(found: _Found) -> Figure:
                 steps, found.arrays["slice/losses"][k, :, j], color=PALETTE[j % 6], label=other
             )
         panel.axvline(0, color="0.6", linewidth=0.8)
+        nearest = float(np.abs(steps[steps != 0]).min())
+        panel.set_xscale("symlog", linthresh=nearest, linscale=0.5)
         panel.set(yscale="log", title=f"downhill for {name}")
+        panel.set_xticks([-1e-2, -1e-4, 0, 1e-4, 1e-2])
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     figure.supxlabel("step, share of the weights' norm", fontsize=10.5)
@@ -341,36 +346,38 @@ _PICTURES: Mapping[str, _Picture] = {
         "Above, the mean cosine of the gradients of two losses, with a band of one standard "
         "deviation between batches; below the dashed line the two are in conflict. In the middle, "
         "the longest gradient over the shortest one; above the dashed line magnitudes are out of "
-        "balance. Below, the losses.",
+        f"balance. Below, the losses. Of more than {_FEW_PAIRS} pairs, those with the lowest and "
+        "the highest cosines are drawn.",
     ),
     "layers": (
         _layers,
-        "After the training, on one batch. Above, the cosine of two gradients in each layer alone. "
-        "Below, how large the entries of each gradient are in each layer: histograms that lie "
-        "apart show a loss that moves the layer hardly at all.",
+        "On one batch. Above, the cosine of two gradients in each layer alone, from the input on. "
+        "Below, how large the entries of each gradient are in each layer: where histograms lie "
+        "apart, the loss on the left hardly moves the layer. A small loss has small entries too.",
     ),
     "spectra": (
         _spectra,
-        "The eigenvalues of the tangent kernel of each loss. A loss falls along the leading "
-        "directions first. The larger the trace, the faster a loss falls; traces that differ by "
-        "orders of magnitude call for weights.",
+        "The eigenvalues of the tangent kernel of each loss. By gradient descent a loss falls "
+        "along the leading directions first, and the faster the larger the trace, their sum.",
     ),
     "slices": (
         _slices,
-        "The losses along the downhill direction of each of them. Where one curve falls to the "
-        "right of the grey line and another one rises, a step that helps the first hurts the "
-        "second.",
+        "The losses along the downhill direction of each of them, by steps of all lengths. To the "
+        "right of the grey line the loss of the title falls, until the step is too long. Where "
+        "another curve rises there, the step hurts that loss.",
     ),
     "modules": (
         _modules,
-        "Whether parts of the network serve single losses. Each loss learns, on weights that stay, "
-        "which ones it needs. Left, how far these supports are apart in each layer. Middle, the "
-        "factor by which the loss of a row rises when only what the loss of a column needs is "
-        "left; right, the same for random masks of the same size. Modules show as a middle matrix "
-        "that is pale on the diagonal and dark beside it, unlike the right one.",
+        "Whether parts of the network serve single losses. With all weights frozen, each loss "
+        "learns a mask: the weights that it needs, its support. Left, the largest distance of two "
+        "supports in each layer (0 for equal ones, 1 for disjoint ones), and the share of weights "
+        "in one support alone. Middle, the factor by which the loss of a row rises under the mask "
+        "of a column; right, the same for one random mask of the same size. Modules show as a "
+        "middle matrix that is pale on the diagonal and dark beside it, unlike the right one. If "
+        "masks are no better than random ones, the picture says nothing about modules.",
     ),
     "residual": (
         lambda found: _fields.residuals(found.arrays),
-        "The residual of each equation over the domain after the training.",
+        "The residual of each equation over the domain.",
     ),
 }

@@ -95,7 +95,12 @@ def diagnose_problem(
         count = len(diagnosis.rows)
         marks = [steps // count * (k + 1) for k in range(count)]
         given = {n: v for n, v in settings.items() if v != getattr(TrainConfig(), n, None)}
-        facts = {"problem": spec, "trained_by": "the plain sum of the losses", "marks": marks}
+        facts = {
+            "problem": spec,
+            "trained_by": config.trained_by,
+            "marks": marks,
+            "shown": marks[-1],
+        }
         _write(folder, facts, given, diagnosis, bounds, found, network, config)
     return diagnosis
 
@@ -138,8 +143,13 @@ def diagnose_run(
     if output_dir is not None:
         folder = RunFolder(output_dir, {"diagnosis": str(run)}, resume=False)
         marks = [int(row["step"]) for row in rows]
-        facts = {"problem": stored["problem"], "trained_by": result["trained_by"], "marks": marks}
-        facts["second_order"] = config.phases[-1].freezes
+        facts = {
+            "problem": stored["problem"],
+            "trained_by": result["trained_by"],
+            "marks": marks,
+            "shown": result["selected_step"],
+            "second_order": config.phases[-1].freezes,
+        }
         plain = dataclasses.replace(config, method="sum", then="", steps=1, warmup_steps=0)
         given = {"objectives": config.objectives}
         _write(folder, facts, given, diagnosis, bounds, found, solution.network, plain)
@@ -185,6 +195,7 @@ def _write(
         "evidence": diagnosis.evidence,
         "bounds": dataclasses.asdict(bounds),
         "objectives": diagnosis.names,
+        "weights": sum(leaf.size for leaf in jax.tree.leaves(diagnosis.params["network"])),
         "rows": diagnosis.rows,
         "versions": _measure.versions(),
     }
