@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks import estimate, metric, rows, tables
-from modsync_jax import optimizers, problems
+from modsync_jax import optimizers, problems, reporting
 from modsync_jax.training import TrainConfig, _estimate, _losses, _step
+
+EXAMPLES = tables.DOCS / "examples"
 
 
 @pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.name)
@@ -19,6 +21,11 @@ def test_the_pages_show_what_the_result_files_hold(path):
     page = path.read_text()
     assert page.count("<!-- end -->") >= 1
     assert page == tables.updated(page), "run python -m benchmarks.tables"
+
+
+@pytest.mark.parametrize("folder", sorted(EXAMPLES.iterdir()), ids=lambda folder: folder.name)
+def test_the_pages_of_examples_say_what_their_files_hold(folder):
+    assert (folder / "README.md").read_text() == reporting.diagnosis_markdown(folder)
 
 
 def test_memory_is_compared_between_methods(tmp_path, monkeypatch):

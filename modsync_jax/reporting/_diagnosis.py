@@ -134,10 +134,11 @@ def _doubts(facts: Mapping[str, Any]) -> list[str]:
 def _about(facts: Mapping[str, Any]) -> str:
     *most, last = facts["objectives"]
     settings = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
+    how = f"{facts['trained_by']}; {settings}"
     return (
-        f"This is what {facts['marks'][-1]:,} steps by {facts['trained_by']} showed; the losses "
-        f"are {', '.join(most)} and {last} ({settings}). All pictures but the first are of the "
-        f"network after step {facts['shown']:,}."
+        f"This is what {facts['marks'][-1]:,} steps showed ({how}). The "
+        f"losses are {', '.join(most)} and {last}. All pictures but the first are of the network "
+        f"after step {facts['shown']:,}."
     )
 
 
