@@ -110,23 +110,25 @@ def solve(
     identity["init"] = "a solution" if isinstance(init, Solution) else init and str(init)
     if resume and output_dir is None:
         raise RunError("resume needs output_dir, the folder of the run to continue")
-    folder = None
-    if output_dir is not None:
-        folder = _opened(output_dir, identity, config, resume)
-    if folder is not None and (folder.path / "result.json").exists():
-        solution = load(folder.path, network=own)
-    else:
-        compiled = _step.compiled(program)
-        # Signals are collected from here on: an exception in the middle of JAX may be lost.
-        with (
-            jax.default_matmul_precision(config.matmul_precision),
-            _signals.collected(_say) as stopped,
-        ):
+    compiled = _step.compiled(program)
+    # Signals are collected before the folder exists: an exception in JAX or Orbax may be lost.
+    with (
+        jax.default_matmul_precision(config.matmul_precision),
+        _signals.collected(_say) as stopped,
+    ):
+        folder = None
+        if output_dir is not None:
+            folder = _opened(output_dir, identity, config, resume)
+        finished = folder is not None and (folder.path / "result.json").exists()
+        if not finished:
             start = _start(compiled, model, config, init)
             solution = _train(
                 problem, model, compiled, weighed, start, folder, resume, progress, stopped
             )
-        if folder is not None:
+    if folder is not None:
+        if finished:
+            solution = load(folder.path, network=own)
+        else:
             finish(folder, problem, config, solution, identity)
     if report and folder is not None and not (folder.path / "report.html").exists():
         with folder.writing():
