@@ -31,10 +31,10 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "burgers-inverse": {"problem": "benchmarks/inverse.py:burgers", "width": 50, "depth": 4},
     "wave-each": {"problem": "wave", "objectives": "each", "width": 50, "depth": 4},
 }
-_SIZE = {"width": 20, "selection": "loss", "depth": 4, "eval_every": 100, "checkpoint_every": 1_000}
+_BOTH = {"width": 20, "depth": 4, "eval_every": 100, "checkpoint_every": 1_000, "selection": "loss"}
 RUNS: dict[str, dict[str, Any]] = {
-    "klein-gordon-adam": {"steps": 4_000, "dtype": "float64", **_SIZE},
-    "klein-gordon-ssbroyden": {"steps": 0, "then": "ssbroyden(points=3,redraw=500):2000", **_SIZE},
+    "klein-gordon-adam": {"steps": 4_000, "dtype": "float64", **_BOTH},
+    "klein-gordon-ssbroyden": {"steps": 0, "then": "ssbroyden(points=3,redraw=500):2000", **_BOTH},
 }
 
 

@@ -70,13 +70,8 @@ def commands(page):
     return [line.partition("#")[0].strip() for line in lines]
 
 
-MANY = (
-    "accuracy.md",
-    "diagnosis.md",
-    "sweeps.md",
-    "training.md",
-    "your_pde.md",
-)  # pages whose programs take minutes
+# Pages whose programs take minutes.
+MANY = ("accuracy.md", "diagnosis.md", "sweeps.md", "training.md", "your_pde.md")
 
 
 @pytest.mark.long

@@ -54,7 +54,12 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "objectives"),
-    [pytest.param("sum", "each", marks=pytest.mark.slow), ("modsync+adapters+dcgd", "grouped")],
+    [
+        ("modsync+adapters+dcgd", "grouped"),
+        pytest.param("modsync+adapters+dcgd", "each", marks=pytest.mark.slow),
+        pytest.param("sum", "grouped", marks=pytest.mark.slow),
+        pytest.param("sum", "each", marks=pytest.mark.slow),
+    ],
 )
 def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
     method, objectives, x64
