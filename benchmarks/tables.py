@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from modsync_jax import reporting
 from modsync_jax.training import _phases
@@ -46,9 +47,7 @@ def accuracy(name: str, content: dict) -> list[list[str]]:
     rows = [head + ["published"] * published]
     for row in content["table"]:
         seeds = str(row["seeds"]) + (f", {row['failed']} failed" if row["failed"] else "")
-        spreads = [f" (×÷ {row[f'{k}_spread']:.2f})" if row["seeds"] > 1 else "" for k in kinds]
-        cells = [f"{_scientific(row[k])}{spread}" for k, spread in zip(kinds, spreads, strict=True)]
-        line = [row["problem"], row["method"], seeds, *cells]
+        line = [row["problem"], row["method"], seeds, *(_error(row, kind) for kind in kinds)]
         if published:
             line.append(PUBLISHED.get((name, row["problem"], row["method"]), ""))
         rows.append(line)
@@ -424,7 +423,7 @@ KINDS = {
 def across(content: dict) -> list[list[str]]:
     """A row per method with the step's ratio to Adam by size, or per problem with errors."""
     if "table" in content:
-        cells = {(r["problem"], r["method"]): _scientific(r["selected"]) for r in content["table"]}
+        cells = {(r["problem"], r["method"]): _error(r, "selected") for r in content["table"]}
         first = "problem"
     else:
         cells = {(r["method"], r["size"]): f"{r['over_adam']:.2f}" for r in content["rows"]}
@@ -466,6 +465,12 @@ def updated(page: str) -> str:
         return f"<!-- {match['name']} -->\n\n{table(match['name'])}\n\n<!-- end -->"
 
     return pattern.sub(made, page)
+
+
+def _error(row: Mapping[str, Any], kind: str) -> str:
+    """The geometric mean of an error over the seeds that did not fail, and its spread."""
+    several = row["seeds"] - row["failed"] > 1
+    return _scientific(row[kind]) + (f" (×÷ {row[f'{kind}_spread']:.2f})" if several else "")
 
 
 def _scientific(value: float) -> str:

@@ -9,6 +9,7 @@ PROGRAMS = {
     "evaluate": "evaluates a trained network on a grid",
     "sweep": "trains many networks in one program",
     "compare": "compares methods on a problem",
+    "reproduce": "makes a table or figure of the ModSync paper",
     "plot": "draws an error of a sweep against an axis of its grid",
 }
 

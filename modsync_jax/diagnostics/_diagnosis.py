@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from numpy.typing import NDArray
 
 from modsync_jax import aggregators, gradients
 from modsync_jax.diagnostics._direction import norm_ratio
@@ -25,6 +26,7 @@ ORTHOGONAL = "orthogonal gradients"
 LOW = "low or transient conflict"
 _WINDOWS = 10  # of a training, each of which gives one row
 _TINY = 1e-12
+_LATE = 0.7  # a conflict that ends before this share of the training is said to have ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,7 @@ def judged(
       ValueError: if a number is not finite.
     """
     seen = evidence(rows, names, bounds)
+    pair, opposed = _most_opposed(rows, names, bounds)
     # Each is 1 at its bound, and grows into the regime.
     strength = {
         IMBALANCE: seen["norm_ratio"] / bounds.ratio,
@@ -190,7 +193,7 @@ def judged(
         regime=regime,
         borderline=tuple(dict.fromkeys(others)),
         method=method,
-        reason=f"{_sentence(regime, seen, bounds)} {advice}",
+        reason=f"{_sentence(regime, seen, bounds, pair, opposed)} {advice}",
         evidence=seen,
         names=tuple(names),
         rows=rows,
@@ -205,25 +208,40 @@ def evidence(
 
     `norm_ratio` is the geometric mean over the rows. `lasting` is the share of the rows in which
     the mean cosine of a pair is below `-bounds.conflict`, of the pair with the largest share, and
-    `worst_cosine` is the mean cosine of the pair where it is lowest. `rms_cosine` is the root mean
-    square of the cosines of the pair where it is largest.
+    `lasting_cosine` is the mean cosine of that pair. `rms_cosine` is the root mean square of the
+    cosines of the pair where it is largest.
     """
     ratios = np.array([row["norm_ratio"] for row in rows])
-    labels = [name for *_, name in pairs(tuple(names))]
-    cosines = np.array([[row[f"cosine/{name}"] for name in labels] for row in rows])
-    spreads = np.array([[row[f"spread/{name}"] for name in labels] for row in rows])
+    cosines, spreads = _columns(rows, names, "cosine"), _columns(rows, names, "spread")
     if not (np.isfinite(cosines).all() and (ratios > 0).all()):
         raise ValueError(
             "the training is not finite, so there is nothing to diagnose; try a smaller learning "
             "rate"
         )
     known = ratios[np.isfinite(ratios)]  # infinite while a gradient is zero
+    pair, opposed = _most_opposed(rows, names, bounds)
     return {
         "norm_ratio": float(np.exp(np.log(known).mean())) if len(known) else math.inf,
-        "lasting": float((cosines < -bounds.conflict).mean(axis=0).max()),
-        "worst_cosine": float(cosines.mean(axis=0).min()),
+        "lasting": float(opposed.mean()),
+        "lasting_cosine": float(np.mean([row[f"cosine/{pair}"] for row in rows])),
         "rms_cosine": float(np.sqrt((cosines**2 + spreads**2).mean(axis=0).max())),
     }
+
+
+def _columns(rows: Sequence[Mapping[str, float]], names: Sequence[str], kind: str) -> NDArray:
+    """A quantity of every pair, `[rows, pairs]`."""
+    labels = [name for *_, name in pairs(tuple(names))]
+    return np.array([[row[f"{kind}/{name}"] for name in labels] for row in rows])
+
+
+def _most_opposed(
+    rows: Sequence[Mapping[str, float]], names: Sequence[str], bounds: Bounds
+) -> tuple[str, NDArray]:
+    """The pair that is in conflict for longest, then of the lowest mean cosine; when it is."""
+    cosines = _columns(rows, names, "cosine")
+    opposed = cosines < -bounds.conflict
+    at = int(np.lexsort((cosines.mean(axis=0), -opposed.mean(axis=0)))[0])
+    return pairs(tuple(names))[at][-1], opposed[:, at]
 
 
 def _names(objectives: gradients.Objectives, params: PyTree, batch: Any) -> tuple[str, ...]:
@@ -236,22 +254,36 @@ def _names(objectives: gradients.Objectives, params: PyTree, batch: Any) -> tupl
     return found
 
 
-def _sentence(regime: str, seen: Mapping[str, float], bounds: Bounds) -> str:
+def _sentence(
+    regime: str, seen: Mapping[str, float], bounds: Bounds, pair: str, opposed: NDArray
+) -> str:
     """What was seen, in words."""
     ratio, rms = f"{seen['norm_ratio']:.3g}", f"{seen['rms_cosine']:.2f}"
-    lasting = f"{seen['lasting']:.0%}"
-    return {
-        IMBALANCE: f"The longest gradient is {ratio} times the shortest one over the training "
-        f"({bounds.ratio:g} or more): the shorter ones hardly move the network.",
-        CONFLICT: "The gradients of two losses point against each other (mean cosine below "
-        f"-{bounds.conflict:g}) in {lasting} of the training ({bounds.lasting:.0%} or more; mean "
-        f"cosine {seen['worst_cosine']:.2f}): a step that helps one hurts the other.",
-        ORTHOGONAL: f"The cosines of the gradients are {rms} in root mean square "
-        f"({bounds.orthogonal:g} or less): losses hardly touch the same directions of the weights.",
-        LOW: f"Gradients oppose each other in {lasting} of the training (less than "
-        f"{bounds.lasting:.0%}), and the longest is {ratio} times the shortest one (less than "
-        f"{bounds.ratio:g}).",
-    }[regime]
+    lasting, cosine = f"{seen['lasting']:.0%}", f"{seen['lasting_cosine']:.2f}"
+    losses = " and ".join(pair.split("~"))
+    if regime == IMBALANCE:
+        return (
+            f"Over the training, the longest gradient is {ratio} times the shortest one (the bound "
+            f"is {bounds.ratio:g}). Losses with short gradients hardly move the network."
+        )
+    if regime == CONFLICT:
+        ended = int(np.flatnonzero(opposed)[-1]) + 1
+        over = f" No conflict is seen after {ended / len(opposed):.0%} of the training."
+        return (
+            f"In {lasting} of the training, the gradients of {losses} point against each other "
+            f"(mean cosine {cosine}; the bound is {bounds.lasting:.0%}). A step that lowers one of "
+            f"these losses raises the other one.{over if ended <= _LATE * len(opposed) else ''}"
+        )
+    if regime == ORTHOGONAL:
+        return (
+            f"The cosines of the gradients are {rms} in root mean square (the bound is "
+            f"{bounds.orthogonal:g}). Losses hardly touch the same directions of the weights."
+        )
+    return (
+        f"Of all pairs, the gradients of {losses} oppose each other longest, in {lasting} of the "
+        f"training (the bound is {bounds.lasting:.0%}). The longest gradient is {ratio} times the "
+        f"shortest one (the bound is {bounds.ratio:g})."
+    )
 
 
 def _advice(regime: str, count: int) -> tuple[str, str]:
@@ -278,6 +310,6 @@ def _advice(regime: str, count: int) -> tuple[str, str]:
             "it."
         )
     return "sum", (
-        "No first-order method for three losses or more was reliably better than the plain sum on "
-        "problems of this kind."
+        "Stay with the plain sum: on problems of this kind with three losses or more, no "
+        "first-order method was reliably better."
     )

@@ -11,7 +11,13 @@ from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
 from modsync_jax.reporting._report import write_report
 from modsync_jax.reporting._run import ERROR_KINDS, in_order, measured
-from modsync_jax.reporting._sweep import as_table, configurations, draw_axis, write_sweep
+from modsync_jax.reporting._sweep import (
+    as_table,
+    configurations,
+    draw_axis,
+    evaluations,
+    write_sweep,
+)
 
 __all__ = [
     "ERROR_KINDS",
@@ -21,6 +27,7 @@ __all__ = [
     "diagnosis_markdown",
     "draw_axis",
     "draw_solution",
+    "evaluations",
     "in_order",
     "measured",
     "save_figure",

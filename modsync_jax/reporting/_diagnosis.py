@@ -72,9 +72,9 @@ def write_diagnosis(folder: str | os.PathLike) -> Path:
     with np.load(path / "diagnosis.npz") as arrays:
         found = _Found(_facts(path), dict(arrays))
     figures = []
-    for name, (draw, caption) in _PICTURES.items():
+    for name, (draw, _) in _PICTURES.items():
         image = _drawing.save(partial(draw, found), path / "figures" / name, pdf=False)
-        figures.append(_html.figure(image, name, caption))
+        figures.append(_html.figure(image, name, _caption(name, found.facts)))
     page = path / "diagnosis.html"
     body = _body(found.facts, "\n".join(figures))
     page.write_text(_html.page(_title(found.facts), body), encoding="utf-8")
@@ -91,7 +91,7 @@ def diagnosis_markdown(folder: str | os.PathLike) -> str:
     head, *rows = _evidence(facts)
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    pictures = [f"![{name}]({name}.png)\n\n{text}" for name, (_, text) in _PICTURES.items()]
+    pictures = [f"![{name}]({name}.png)\n\n{_caption(name, facts)}" for name in _PICTURES]
     parts = [f"# {_title(facts)}", facts["reason"], *_doubts(facts), _recommended(facts, "`")]
     parts += [f"```\n{facts['command']}\n```", _beyond(facts), _about(facts)]
     parts += ["## What decided", table]
@@ -135,10 +135,28 @@ def _about(facts: Mapping[str, Any]) -> str:
     *most, last = facts["objectives"]
     settings = ", ".join(f"{name} {value}" for name, value in facts["settings"].items())
     how = f"{facts['trained_by']}; {settings}"
+    error = facts["error"]
+    known = "" if error is None else f", whose relative L2 error is {number(error)}"
     return (
         f"This is what {facts['marks'][-1]:,} steps showed ({how}). The "
         f"losses are {', '.join(most)} and {last}. All pictures but the first are of the network "
-        f"after step {facts['shown']:,}."
+        f"after step {facts['shown']:,}{known}."
+    )
+
+
+def _caption(name: str, facts: Mapping[str, Any]) -> str:
+    """What a picture shows, and for modules also what it says here."""
+    text = _PICTURES[name][1]
+    if name != "modules":
+        return text
+    single, useless = facts["modules"]["single"], facts["modules"]["no_better_than_random"]
+    said = f"Here {percent(single)} of the weights are in one support alone. "
+    if not useless:
+        return f"{text} {said}Every loss rises less under its own mask than under random ones."
+    masks, are, them = ("masks", "are", "them") if len(useless) > 1 else ("mask", "is", "it")
+    return (
+        f"{text} {said}The {masks} of {' and '.join(useless)} {are} no better than random ones, so "
+        f"nothing follows from {them}."
     )
 
 
@@ -303,8 +321,8 @@ def _modules(found: _Found) -> Figure:
     left.set_title("supports of the losses")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=8.5)
     for axis, kind, title in (
-        (middle, "ablation", "own mask"),
-        (right, "ablation_random", "random mask of its size"),
+        (middle, "ablation", "learnt mask"),
+        (right, "ablation_random", "random masks of its size"),
     ):
         factors = np.array([[float(of[f"{kind}/{a}|{b}"]) for b in names] for a in names])
         logs = np.log10(np.maximum(factors, 1e-12))
@@ -373,9 +391,8 @@ _PICTURES: Mapping[str, _Picture] = {
         "learns a mask: the weights that it needs, its support. Left, the largest distance of two "
         "supports in each layer (0 for equal ones, 1 for disjoint ones), and the share of weights "
         "in one support alone. Middle, the factor by which the loss of a row rises under the mask "
-        "of a column; right, the same for one random mask of the same size. Modules show as a "
-        "middle matrix that is pale on the diagonal and dark beside it, unlike the right one. If "
-        "masks are no better than random ones, the picture says nothing about modules.",
+        "of a column; right, the same for random masks of the same size. Modules show as a "
+        "middle matrix that is pale on the diagonal and dark beside it, unlike the right one.",
     ),
     "residual": (
         lambda found: _fields.residuals(found.arrays),

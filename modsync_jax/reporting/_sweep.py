@@ -55,6 +55,28 @@ class Configuration:
         return " ".join(v if k == "method" else f"{k}={v}" for k, v in own.items())
 
 
+def evaluations(folder: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
+    """Reads the metrics of a sweep's replicas.
+
+    Args:
+      folder: the sweep's folder.
+
+    Returns:
+      By the replica's name, `steps` and the columns of `metrics.csv`, `[rows]` each, from the group
+      that trained it longest; NaN after the row in which it failed.
+    """
+    found: dict[str, dict[str, NDArray]] = {}
+    for path in sorted((Path(folder) / "groups").glob("*/metrics.npz")):
+        names = json.loads((path.parent / "config.json").read_text())["replicas"]
+        with np.load(path) as arrays:
+            columns, steps = dict(arrays), arrays["steps"]
+        del columns["steps"]
+        for index, name in enumerate(names):
+            if name not in found or len(steps) > len(found[name]["steps"]):
+                found[name] = {"steps": steps} | {n: of[index] for n, of in columns.items()}
+    return found
+
+
 def read_table(folder: str | os.PathLike) -> list[dict[str, str]]:
     """Reads the rows of a sweep's `results.csv`.
 
@@ -277,13 +299,12 @@ def _curves(
     drawn = ranked[:_DRAWN]
     figure = Figure(figsize=(10.0, 4.0 + 0.22 * len(drawn)))  # names of many axes are long
     axis = figure.subplots()
-    kept = _outcomes(folder)
+    kept = evaluations(folder)
     for found in drawn:
         curves = [kept[row["replica"]] for row in found.rows]
         if not curves:
             continue
-        steps = curves[0][0]
-        errors = np.stack([values for _, values in curves])
+        steps, errors = curves[0]["steps"], np.stack([outcome_of(curve) for curve in curves])
         (line,) = axis.plot(steps, np.exp(np.log(errors).mean(0)), label=found.name)
         if len(errors) > 1:
             ends = (errors.min(0), errors.max(0))
@@ -294,19 +315,6 @@ def _curves(
     if axis.get_lines():
         figure.legend(loc="outside lower left")
     return figure
-
-
-def _outcomes(folder: Path) -> dict[str, tuple[NDArray, NDArray]]:
-    """Steps, and the error or loss at each, by replica, from the group that trained it longest."""
-    found: dict[str, tuple[NDArray, NDArray]] = {}
-    for path in (folder / "groups").glob("*/metrics.npz"):
-        names = json.loads((path.parent / "config.json").read_text())["replicas"]
-        with np.load(path) as arrays:
-            steps, values = arrays["steps"], outcome_of(arrays)
-        for name, row in zip(names, values, strict=True):
-            if name not in found or len(steps) > len(found[name][0]):
-                found[name] = (steps, row)
-    return found
 
 
 def _is_number(text: str) -> bool:

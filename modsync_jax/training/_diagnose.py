@@ -34,6 +34,7 @@ from modsync_jax.training._state import TRAIN
 PyTree = Any
 _SAMPLES = 128  # of a term, for tangent kernels and for cosines of single points
 _THRESHOLD_STEPS, _THRESHOLD_RATE = 500, 1e-3  # with which thresholds are learnt
+_ABLATIONS = ("ablation", "ablation_random")
 LEFT_OUT = ("method", "steps", "then", "selection", "time_limit", "measures")
 """Settings of `TrainConfig` that a diagnosis does not take."""
 
@@ -196,6 +197,8 @@ def _write(
         "bounds": dataclasses.asdict(bounds),
         "objectives": diagnosis.names,
         "weights": sum(leaf.size for leaf in jax.tree.leaves(diagnosis.params["network"])),
+        "error": _error(arrays),
+        "modules": _modules(arrays, diagnosis.names),
         "rows": diagnosis.rows,
         "versions": _measure.versions(),
     }
@@ -203,6 +206,22 @@ def _write(
     folder.write("diagnosis.json", found)
     with folder.writing():
         reporting.write_diagnosis(folder.path)
+
+
+def _error(arrays: Mapping[str, np.ndarray]) -> float | None:
+    """The relative L2 error on the test grid, of all quantities together."""
+    if "reference" not in arrays:
+        return None
+    wrong, true = arrays["prediction"] - arrays["reference"], arrays["reference"]
+    return float(np.linalg.norm(wrong) / np.linalg.norm(true))
+
+
+def _modules(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> dict[str, Any]:
+    """The share of the weights that one loss alone needs, and the losses with a mask of no use."""
+    rise = {kind: [float(arrays[f"module/{kind}/{n}|{n}"]) for n in names] for kind in _ABLATIONS}
+    learnt, random = (rise[kind] for kind in _ABLATIONS)
+    useless = [n for n, a, b in zip(names, learnt, random, strict=True) if not a < b]
+    return {"single": float(arrays["module/single"]), "no_better_than_random": useless}
 
 
 def _taken(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "eval_every": 100,
         "checkpoint_every": 2_000,
     },
+    # The thresholds of every run in the ModSync paper, arXiv:2606.20156.
+    "modsync-paper": {
+        "threshold_optimizer": "adam",
+        "threshold_learning_rate": 1e-4,
+        "sparsity_weight": 1e-4,
+        "beta": 0.3,
+        "granularity": "layer",
+        "structural_gradient": True,
+        "min_keep": 0.0,
+    },
 }
 
 

@@ -115,8 +115,9 @@ def test_evidence_is_of_the_worst_pair(x64):
     found = diagnostics.evidence(seen, names, Bounds())
     cosines = {p: np.array([row[f"cosine/{p}"] for row in seen]) for p in pairs}
     squares = {p: cosines[p] ** 2 + [row[f"spread/{p}"] ** 2 for row in seen] for p in pairs}
-    assert found["lasting"] == max(np.mean(c < -0.1) for c in cosines.values())
-    assert found["worst_cosine"] == pytest.approx(min(c.mean() for c in cosines.values()))
+    longest = max(cosines.values(), key=lambda c: (np.mean(c < -0.1), -c.mean()))
+    assert found["lasting"] == np.mean(longest < -0.1)
+    assert found["lasting_cosine"] == pytest.approx(longest.mean())
     assert found["rms_cosine"] == pytest.approx(max(np.sqrt(s.mean()) for s in squares.values()))
     ratios = [row["norm_ratio"] for row in seen]
     assert found["norm_ratio"] == pytest.approx(np.prod(ratios) ** 0.1)
@@ -133,7 +134,29 @@ def test_any_code_can_ask():
     )
     assert found.regime == CONFLICT and found.method == "dcgd" and found.names == ("down", "up")
     assert len(found.rows) == 10 and found.rows[0]["batches"] == 5
-    assert "(mean cosine below -0.1) in 100% of the training" in found.reason
+    assert found.reason.startswith("In 100% of the training, the gradients of down and up point")
+    assert "No conflict is seen after" not in found.reason
+
+
+def test_a_conflict_that_ended_is_said_to_have_ended():
+    early = [*rows(cosine=-0.9, opposed=5)]
+    found = diagnostics.judged(early, ("a", "b"), None, Bounds())
+    assert found.regime == CONFLICT
+    assert "No conflict is seen after 50% of the training." in found.reason
+    late = diagnostics.judged(early[::-1], ("a", "b"), None, Bounds())
+    assert "No conflict is seen after" not in late.reason
+
+
+def test_the_reason_names_the_pair_in_conflict():
+    names = ("a", "b", "c")
+    seen = [
+        {"norm_ratio": 1.0}
+        | {f"cosine/{p}": c for p, c in {"a~b": 0.3, "a~c": -0.4, "b~c": -0.6}.items()}
+        | {f"spread/{p}": 0.0 for p in ("a~b", "a~c", "b~c")}
+    ] * 10
+    assert (
+        "the gradients of b and c point" in diagnostics.judged(seen, names, None, Bounds()).reason
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 def test_the_page_shows_what_the_files_say(folder):
     facts, page = json.loads((folder / "diagnosis.json").read_text()), (folder / "diagnosis.html")
     text = page.read_text()
-    assert facts["reason"].split(":")[0] in text.replace("&#x27;", "'")
+    assert facts["reason"].split(".")[0] in text.replace("&#x27;", "'")
     assert facts["regime"] in text and facts["method"] in text
     images = sorted((folder / "figures").glob("*.png"))
     assert {image.stem for image in images} == {
@@ -54,6 +54,26 @@ def test_the_page_as_markdown_says_the_same(folder):
     }
     ratio = f"{facts['evidence']['norm_ratio']:.3g}"
     assert f"| longest gradient over shortest, geometric mean | {ratio} |" in text
+
+
+@pytest.mark.long
+def test_the_page_says_how_far_the_network_is_and_which_masks_are_of_use(folder):
+    facts = json.loads((folder / "diagnosis.json").read_text())
+    with np.load(folder / "diagnosis.npz") as arrays:
+        found = {name: arrays[name] for name in arrays}
+    exact = problems.get("poisson1d").reference(found["points"])
+    error = np.linalg.norm(found["prediction"] - exact) / np.linalg.norm(exact)
+    assert facts["error"] == pytest.approx(error)
+    rise, random = (
+        {n: found[f"module/{kind}/{n}|{n}"] for n in facts["objectives"]}
+        for kind in ("ablation", "ablation_random")
+    )
+    useless = [n for n in facts["objectives"] if rise[n] >= random[n]]
+    assert facts["modules"]["no_better_than_random"] == useless
+    text = reporting.diagnosis_markdown(folder)
+    (said,) = re.findall(r"whose relative L2 error is (\S+)\.\n", text)
+    assert float(said) == pytest.approx(error, rel=5e-3)  # three digits
+    assert ("no better than random ones" in text) == bool(useless)
 
 
 @pytest.mark.long

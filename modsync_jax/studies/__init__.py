@@ -1,0 +1,37 @@
+"""The study of the ModSync paper's claims: its runs, tables and figures.
+
+A study is a set of cells. A cell is one method on one problem in networks of one width: its
+learning rate is chosen by trials, then it is trained with several seeds. docs/studies/protocol.md
+has the rules.
+"""
+
+from modsync_jax.studies._about import about, processor
+from modsync_jax.studies._cells import RATES, TRIAL_SEED, Cell, Scale, Variant, train_cell
+from modsync_jax.studies._evidence import Ratio, compared, corrected, failing, mean_error
+from modsync_jax.studies._plan import PRESETS, SCALES, VARIANTS, WHAT, cells, variants
+from modsync_jax.studies._results import Results
+from modsync_jax.studies._write import write
+
+__all__ = [
+    "PRESETS",
+    "RATES",
+    "SCALES",
+    "TRIAL_SEED",
+    "VARIANTS",
+    "WHAT",
+    "Cell",
+    "Ratio",
+    "Results",
+    "Scale",
+    "Variant",
+    "about",
+    "cells",
+    "compared",
+    "corrected",
+    "failing",
+    "mean_error",
+    "processor",
+    "train_cell",
+    "variants",
+    "write",
+]

@@ -1,0 +1,107 @@
+"""What runs say about one method against another: ratios of errors, with intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Row = Mapping[str, Any]
+_COVERAGE = 0.95
+
+
+class Ratio(NamedTuple):
+    """A geometric mean with its 95% interval.
+
+    Attributes:
+      mean: the geometric mean.
+      low: the lower end of the interval; NaN with fewer than two seeds.
+      high: the upper end.
+      p: the probability of a mean as far from 1, on both sides, if it were 1.
+      seeds: the number of seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+def mean_error(runs: Sequence[Row], variant: str, width: int) -> Ratio:
+    """Returns the error of a method at a width, over problems and seeds.
+
+    For each seed the logarithms are averaged over the problems; the interval is Student's, over
+    the seeds. The intervals of several methods hold for the same problems, not for others.
+
+    Args:
+      runs: the final runs of a study.
+      variant: the method's name in the study.
+      width: the width.
+    """
+    return _over_seeds(_logs(runs, variant, width))
+
+
+def compared(runs: Sequence[Row], one: str, other: str, width: int) -> Ratio:
+    """Returns the error of one method over that of another, paired by problem and seed.
+
+    Args:
+      runs: the final runs of a study.
+      one: a method's name in the study.
+      other: another's.
+      width: the width.
+    """
+    upper, lower = _logs(runs, one, width), _logs(runs, other, width)
+    return _over_seeds({key: upper[key] - lower[key] for key in upper.keys() & lower.keys()})
+
+
+def failing(runs: Sequence[Row], base: str, width: int, standard: str = "adam") -> bool:
+    """Returns whether a method fails: its interval lies above that of the standard method.
+
+    Args:
+      runs: the final runs of a study.
+      base: the method.
+      width: the width.
+      standard: what it is measured by.
+    """
+    return mean_error(runs, base, width).low > mean_error(runs, standard, width).high
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values corrected for their number by Holm's method, NaN for NaN."""
+    known = sorted((p, k) for k, p in enumerate(p_values) if not math.isnan(p))
+    found, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, k) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        found[k] = largest
+    return found
+
+
+def _logs(runs: Sequence[Row], variant: str, width: int) -> dict[tuple[str, int], float]:
+    """The logarithms of errors by problem and seed; 1 is the error of a run that kept none."""
+    return {
+        (row["problem"], row["seed"]): math.log(row.get("selected", 1.0))
+        for row in runs
+        if row["variant"] == variant and row["width"] == width and row["stage"] == "final"
+    }
+
+
+def _over_seeds(logs: Mapping[tuple[str, int], float]) -> Ratio:
+    """The mean over problems, then over the seeds that all problems have."""
+    problems = {problem for problem, _ in logs}
+    seeds = [s for s in {s for _, s in logs} if all((p, s) in logs for p in problems)]
+    values = np.array([np.mean([logs[p, s] for p in problems]) for s in seeds])
+    if not len(values):
+        return Ratio(math.nan, math.nan, math.nan, math.nan, 0)
+    mean, half = float(values.mean()), _half_width(values)
+    p = float(stats.ttest_1samp(values, 0.0).pvalue) if len(values) > 1 else math.nan
+    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), p, len(values))
+
+
+def _half_width(values: NDArray) -> float:
+    if len(values) < 2:
+        return math.nan
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return float(stats.t.ppf((1 + _COVERAGE) / 2, len(values) - 1) * error)

@@ -1,0 +1,87 @@
+"""The results of a study: two CSV files that grow by a cell at a time."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modsync_jax.studies._cells import Cell
+
+Row = dict[str, Any]
+
+
+class Results:
+    """The trained cells of a study.
+
+    Attributes:
+      runs: a row for each run: the cell, `stage` ("trial" or "final"), `seed`, `learning_rate`,
+        `status`, errors, and means of the measures over the training.
+      history: a row for each evaluation of the final runs.
+
+    Args:
+      folder: for `runs.csv` and `history.csv`; it need not exist.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self.runs = _read(self.folder / "runs.csv")
+        self.history = _read(self.folder / "history.csv")
+
+    def final(self, cells: Iterable[Cell]) -> list[Row]:
+        """Returns the runs of cells, without the trials."""
+        asked = set(cells)
+        return [row for row in self.runs if row["stage"] == "final" and _cell(row) in asked]
+
+    def evaluations(self, cells: Iterable[Cell]) -> list[Row]:
+        """Returns the evaluations of the final runs of cells."""
+        asked = set(cells)
+        return [row for row in self.history if _cell(row) in asked]
+
+    def seeds(self, cell: Cell) -> int:
+        """Returns the number of seeds of a cell that were trained."""
+        return len(self.final([cell]))
+
+    def add(
+        self, cell: Cell, runs: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Writes the rows of a cell in the place of those that it had."""
+        self.history = [row for row in self.history if _cell(row) != cell] + list(
+            map(dict, history)
+        )
+        self.runs = [row for row in self.runs if _cell(row) != cell] + list(map(dict, runs))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "history.csv", self.history)
+        _write(self.folder / "runs.csv", self.runs)  # last: a cell counts as trained by its rows
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(row["problem"], row["width"], row["variant"])
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    new = path.with_suffix(".new")
+    new.write_text(text.getvalue(), encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,80 @@
+"""The tables of a study, as rows of text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modsync_jax import reporting
+from modsync_jax.studies._evidence import compared, corrected, failing
+
+Row = Mapping[str, Any]
+_LEVEL, _HALF = 1.1, 0.5  # of a method that never loses, and of one that restores a failing base
+
+
+def errors_table(
+    runs: Sequence[Row], problems: Sequence[str], variants: Sequence[str], kind: str = "selected"
+) -> list[list[str]]:
+    """Returns errors, a row for each method and a column for each problem; the best is bold.
+
+    Cells are geometric means over seeds with their spread as a factor, and the number of runs that
+    were not finite. A cell that was not run says so.
+
+    Args:
+      runs: the final runs of one width.
+      problems: the columns.
+      variants: the rows.
+      kind: `selected`, `mean_absolute` (of the selected network), or another column of errors.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    failed: dict[tuple[str, str], int] = {}
+    for problem in problems:
+        for name in variants:
+            of = [r for r in runs if (r["problem"], r["variant"]) == (problem, name)]
+            if of:
+                found[problem, name] = reporting.spread([row.get(kind, 1.0) for row in of])
+                failed[problem, name] = sum(row["status"] != "finished" for row in of)
+    rows = [["method", *problems]]
+    for name in variants:
+        cells = []
+        for problem in problems:
+            if (problem, name) not in found:
+                cells.append("not run")
+                continue
+            text = str(found[problem, name])
+            rivals = [found[problem, n].mean for n in variants if (problem, n) in found]
+            if found[problem, name].mean == min(rivals):
+                text = f"**{text}**"
+            lost = failed[problem, name]
+            cells.append(text + (f", {lost} not finite" if lost else ""))
+        rows.append([name, *cells])
+    return rows
+
+
+def ratios_table(
+    runs: Sequence[Row], pairs: Sequence[tuple[str, str]], widths: Sequence[int]
+) -> list[list[str]]:
+    """Returns a row for each width and pair of a method and its base: is it never worse?
+
+    The verdict is that of the whole interval: below 1.1 (below 0.5 where the base fails), above
+    it, or undecided.
+
+    Args:
+      runs: the final runs of a study.
+      pairs: a method and its base, by their names in the study.
+      widths: the widths.
+    """
+    asked = [(width, one, base) for width in widths for one, base in pairs]
+    ratios = [compared(runs, one, base, width) for width, one, base in asked]
+    p_values = corrected([ratio.p for ratio in ratios])
+    rows = [["width", "method", "over", "seeds", "ratio", "p, corrected", "base fails", "verdict"]]
+    for (width, one, base), ratio, p in zip(asked, ratios, p_values, strict=True):
+        if not ratio.seeds:
+            continue
+        fails = failing(runs, base, width)
+        bound = _HALF if fails else _LEVEL
+        inside = "yes" if ratio.high <= bound else "no" if ratio.low > bound else "undecided"
+        known = "" if math.isnan(p) else f"{p:.2g}"
+        interval = f"{ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+        line = [str(width), one, base, str(ratio.seeds), interval, known]
+        rows.append([*line, "yes" if fails else "no", f"≤ {bound:g}: {inside}"])
+    return rows
