@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +131,7 @@ def thresholds(
     reset_keep: float | Array = 0.01,
     structural_gradient: bool = True,
     shared: bool = False,
+    pull: Literal["constant", "losses"] = "constant",
     select: Callable[[str, Array], bool] | None = None,
     output_axis: int = -1,
 ) -> loss_indexed.Kind:
@@ -157,11 +158,16 @@ def thresholds(
       reset_keep: share of a layer's weights, in [0, 1], at or below which thresholds are reset.
       structural_gradient: whether gradients reach the weights through the masks too.
       shared: whether all objectives share one threshold vector.
+      pull: `losses` multiplies the regulariser by the sum of the losses, which `update` takes as
+        the extra argument `losses`, [K]. Gradients of the losses vanish with the losses, and so
+        does this pull; a constant one prevails in the end, whatever its weight. (This is no part
+        of the paper.)
       select: as in `sparsity.init_thresholds`.
       output_axis: as there.
 
     Raises:
-      ValueError: on a hyperparameter out of range.
+      ValueError: on a hyperparameter out of range; in `update`, without the losses that `pull`
+        needs.
 
     References:
       ModSync, arXiv:2606.20156; Liu et al., Dynamic Sparse Training, ICLR 2020, for the reset.
@@ -169,6 +175,8 @@ def thresholds(
     check_range("sparsity_weight", sparsity_weight, 0.0, float("inf"))
     check_range("min_keep", min_keep, 0.0, 1.0)
     check_range("reset_keep", reset_keep, 0.0, 1.0)
+    if pull not in ("constant", "losses"):
+        raise ValueError(f"pull is {pull!r}; it must be 'constant' or 'losses'")
     tx = optax.with_extra_args_support(optimizer or optax.adam(1e-4))
 
     def start(weights: PyTree, num_objectives: int, _: Array) -> PyTree:
@@ -191,8 +199,9 @@ def thresholds(
         moves: PyTree,
         **extra_args: Any,
     ) -> tuple[PyTree, PyTree]:
-        pull = jax.grad(regularizer)(params)
-        slopes = jax.tree.map(lambda o, p: o + sparsity_weight * p, updates, pull)
+        rises = jax.grad(regularizer)(params)
+        weight = sparsity_weight * (_total(extra_args) if pull == "losses" else 1.0)
+        slopes = jax.tree.map(lambda o, r: o + weight * r, updates, rises)
         shifts, state = _move_each(tx, slopes, state, params, extra_args)
         # Shares are float32 quotients: rounding must not make 5 of 500 weights more than 1%.
         shares = kept_share(weights, params)
@@ -211,6 +220,12 @@ def thresholds(
         describe=_described,
         pair=ModSyncParams,
     )
+
+
+def _total(extra_args: Mapping[str, Any]) -> Array:
+    if extra_args.get("losses") is None:
+        raise ValueError("thresholds(pull='losses') need update(..., losses=losses), [K]")
+    return jnp.sum(extra_args["losses"])
 
 
 def _described(weights: PyTree, own: PyTree, names: Sequence[str]) -> dict[str, Array]:

@@ -36,13 +36,16 @@ class Own:
 SCHEDULES = ("constant", "exponential", "cosine")
 
 
-def learning_rate(config: "TrainConfig", phase: "Phase", *, first: bool) -> optax.Schedule:
+def learning_rate(
+    config: "TrainConfig", phase: "Phase", *, first: bool, peak: Any = None
+) -> optax.Schedule:
     """The learning rate over the steps of a first-order phase, by name.
 
-    A linear warm-up comes before the schedule of the first phase.
+    A linear warm-up comes before the schedule of the first phase. The peak is that of the weights
+    if it is None.
     """
     settings: Any = phase.settings
-    peak = settings.learning_rate or config.learning_rate
+    peak = (settings.learning_rate or config.learning_rate) if peak is None else peak
     warmup = config.warmup_steps if first else 0
     main = {
         "constant": lambda: optax.constant_schedule(peak),
@@ -71,13 +74,17 @@ def indexed(config: "TrainConfig") -> loss_indexed.Kind:
         granularity=config.granularity,  # type: ignore[arg-type]
     )
     first = config.phases[0]
+    rate: Any = config.threshold_learning_rate
+    if config.threshold_schedule == "weights" and not first.freezes:
+        rate = learning_rate(config, first, first=True, peak=rate)
     return methods.indexed(
         config.method,
-        OPTIMIZERS[config.threshold_optimizer](config.threshold_learning_rate, 0.0),
+        OPTIMIZERS[config.threshold_optimizer](rate, 0.0),
         None if first.freezes else weights_optimizer(config, first, first=True),
         sparsity_weight=config.sparsity_weight,
         regularizer=regularizer,
         min_keep=config.min_keep,
         structural_gradient=config.structural_gradient,
         shared=config.shared_threshold,
+        pull=config.sparsity_pull,
     )

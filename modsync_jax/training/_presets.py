@@ -27,7 +27,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "modsync-paper": {
         "threshold_optimizer": "adam",
         "threshold_learning_rate": 1e-4,
+        "threshold_schedule": "constant",
         "sparsity_weight": 1e-4,
+        "sparsity_pull": "constant",
         "beta": 0.3,
         "granularity": "layer",
         "structural_gradient": True,

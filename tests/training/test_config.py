@@ -23,6 +23,8 @@ MISTAKES = {
     "optimizer": ("adan", "did you mean 'adam'"),
     "schedule": ("cosin", "did you mean 'cosine'"),
     "granularity": ("units", "did you mean 'unit'"),
+    "threshold_schedule": ("weight", "did you mean 'weights'"),
+    "sparsity_pull": ("loss", "did you mean 'losses'"),
     "activation": ("tahn", "did you mean 'tanh'"),
     "omega": (0.0, "positive"),
     "dtype": ("float16", "known: float32, float64"),

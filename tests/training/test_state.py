@@ -287,6 +287,48 @@ def test_settings_of_modsync_reach_it(granularity):
     assert (expected > 0).any()
 
 
+def test_the_pull_on_thresholds_can_fall_with_the_losses():
+    config = TrainConfig(
+        "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=1.0, sparsity_weight=0.5,
+        sparsity_pull="losses",
+    )  # fmt: skip
+    weights = {"a": jnp.full((4, 3), 100.0)}  # far above the thresholds
+    own = {"a": jnp.array([[[0.1, 0.2, 0.3]], [[0.3, 0.2, 0.1]]])}
+    tx = _optimizers.indexed(config).tx
+    slopes, moves = jax.tree.map(jnp.zeros_like, (own, weights))
+    slopes["a"] += 0.25  # of the losses themselves, which the factor leaves as they are
+    state, given = tx.init(own), {"weights": weights, "moves": moves}
+    rise = jax.grad(partial(sparsity.sparsity_loss, beta=0.3))(own)["a"]
+    for losses in ([0.5, 1.5], [1e-6, 3e-6]):
+        shifts, _ = tx.update(slopes, state, own, losses=jnp.array(losses), **given)
+        np.testing.assert_allclose(shifts["a"], -0.25 - 0.5 * sum(losses) * rise, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"need update\(..., losses=losses\)"):
+        tx.update(slopes, state, own, **given)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "exponential", "cosine"])
+def test_thresholds_can_follow_the_schedule_of_the_weights(schedule):
+    settings = {"schedule": schedule, "decay_rate": 0.5, "decay_steps": 3, "steps": 12}
+    config = TrainConfig(
+        "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=0.01, warmup_steps=2,
+        threshold_schedule="weights", **settings,
+    )  # fmt: skip
+    rate = _optimizers.learning_rate(config, config.phases[0], first=True)
+    weights, own = {"a": jnp.ones((4, 3))}, {"a": jnp.zeros((2, 1, 3))}
+    tx = _optimizers.indexed(config).tx
+    slopes, moves = {"a": jnp.full((2, 1, 3), -1.0)}, {"a": jnp.zeros((4, 3))}
+    rise = 1e-4  # of the regulariser at thresholds of zero, beside the slope of 1
+
+    @jax.jit
+    def step(state, _):
+        shifts, state = tx.update(slopes, state, own, weights=weights, moves=moves)
+        return state, shifts["a"][0, 0, 0]
+
+    _, shifts = jax.lax.scan(step, tx.init(own), jnp.arange(12))
+    expected = [10 * rate(k) * (1 + rise) for k in range(12)]  # 0.01 over 1e-3
+    np.testing.assert_allclose(shifts, np.array(expected), rtol=1e-4, atol=1e-9)
+
+
 def test_inputs_are_standardised_by_mean_and_deviation_of_the_box():
     problem = problems.get("burgers")  # t in [0, 1], x in [-1, 1]; uniform on both
     network = _step.network_of(problem, TrainConfig(standardize="yes"))
