@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from modsync_jax.studies import Cell, Results, Scale
 
 _WHAT = flags.DEFINE_enum(
-    "what", "table1", ("table1", "table2", "fig1", "fig2", "fig3", "fig4"), "what to make"
+    "what",
+    "table1",
+    ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "candidates"),
+    "what to make; candidates: the comparison from which the default of thresholds is chosen",
 )
 _PRESET = flags.DEFINE_enum(
     "preset", "default", ("default", "paper"), "whose settings ModSync's thresholds have"
 )
-_SCALE = flags.DEFINE_enum("scale", "small", ("small", "full"), "the size of the study")
+_SCALE = flags.DEFINE_enum(
+    "scale", "small", ("small", "candidates", "full"), "the size of the study"
+)
 _PROBLEMS = flags.DEFINE_list("problems", [], "only these problems")
 _WIDTHS = flags.DEFINE_list("widths", [], "these widths instead of the scale's")
 _SEEDS = flags.DEFINE_integer("seeds", 0, "seeds of each cell; 0: the scale's", lower_bound=0)

@@ -7,12 +7,20 @@ has the rules.
 
 from modsync_jax.studies._about import about, processor
 from modsync_jax.studies._cells import RATES, TRIAL_SEED, Cell, Scale, Variant, train_cell
-from modsync_jax.studies._evidence import Ratio, compared, corrected, failing, mean_error
-from modsync_jax.studies._plan import PRESETS, SCALES, VARIANTS, WHAT, cells, variants
+from modsync_jax.studies._evidence import (
+    Ratio,
+    compared,
+    compared_everywhere,
+    corrected,
+    failing,
+    mean_error,
+)
+from modsync_jax.studies._plan import CANDIDATES, PRESETS, SCALES, VARIANTS, WHAT, cells, variants
 from modsync_jax.studies._results import Results
 from modsync_jax.studies._write import write
 
 __all__ = [
+    "CANDIDATES",
     "PRESETS",
     "RATES",
     "SCALES",
@@ -27,6 +35,7 @@ __all__ = [
     "about",
     "cells",
     "compared",
+    "compared_everywhere",
     "corrected",
     "failing",
     "mean_error",

@@ -56,13 +56,14 @@ class Scale:
 
     Attributes:
       steps: of each training.
-      seeds: of each cell: 0, 1, ... below this.
+      seeds: of each cell, from `first_seed` on.
       width: of the networks of tables.
       widths: of the networks of figures.
       points: of a step, by term; those of the problem for others.
       settings: fields of `TrainConfig` that all runs share.
       depth: hidden layers.
-      rates: the learning rates of the trials.
+      rates: the learning rates of the trials; a single one is taken without trials.
+      first_seed: the first seed.
     """
 
     steps: int
@@ -73,6 +74,7 @@ class Scale:
     settings: Mapping[str, Any]
     depth: int = 5
     rates: Sequence[float] = RATES
+    first_seed: int = 0
 
 
 def train_cell(
@@ -132,9 +134,12 @@ def train_cell(
         rows.extend(known | fixed | {n: row[n] for n in grid} | _kept(row) for row in found)
         return found
 
-    trials = trained("trial", {"learning_rate": list(scale.rates), "seed": [TRIAL_SEED]})
-    rate = chosen_rate(trials)
-    final = trained("final", {"seed": list(range(scale.seeds))}, learning_rate=rate)
+    rate = scale.rates[0]
+    if len(scale.rates) > 1:
+        trials = trained("trial", {"learning_rate": list(scale.rates), "seed": [TRIAL_SEED]})
+        rate = chosen_rate(trials)
+    seeds = range(scale.first_seed, scale.first_seed + scale.seeds)
+    final = trained("final", {"seed": list(seeds)}, learning_rate=rate)
     seen = reporting.evaluations(folder / "final")
     history = [
         {**cell._asdict(), "seed": row["seed"], **line}

@@ -53,8 +53,27 @@ def compared(runs: Sequence[Row], one: str, other: str, width: int) -> Ratio:
       other: another's.
       width: the width.
     """
-    upper, lower = _logs(runs, one, width), _logs(runs, other, width)
-    return _over_seeds({key: upper[key] - lower[key] for key in upper.keys() & lower.keys()})
+    return compared_everywhere(runs, [(one, other)], [width])
+
+
+def compared_everywhere(
+    runs: Sequence[Row], pairs: Sequence[tuple[str, str]], widths: Sequence[int]
+) -> Ratio:
+    """Returns the error of methods over those of their bases, over pairs, widths and problems.
+
+    Args:
+      runs: the final runs of a study.
+      pairs: a method and its base, by their names in the study.
+      widths: the widths.
+    """
+    found: dict[tuple[Any, int], float] = {}
+    for width in widths:
+        for one, base in pairs:
+            upper, lower = _logs(runs, one, width), _logs(runs, base, width)
+            for problem, seed in upper.keys() & lower.keys():
+                key = (width, base, problem), seed
+                found[key] = upper[problem, seed] - lower[problem, seed]
+    return _over_seeds(found)
 
 
 def failing(runs: Sequence[Row], base: str, width: int, standard: str = "adam") -> bool:
@@ -88,7 +107,7 @@ def _logs(runs: Sequence[Row], variant: str, width: int) -> dict[tuple[str, int]
     }
 
 
-def _over_seeds(logs: Mapping[tuple[str, int], float]) -> Ratio:
+def _over_seeds(logs: Mapping[tuple[Any, int], float]) -> Ratio:
     """The mean over problems, then over the seeds that all problems have."""
     problems = {problem for problem, _ in logs}
     seeds = [s for s in {s for _, s in logs} if all((p, s) in logs for p in problems)]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from modsync_jax import training
 from modsync_jax.studies._cells import Cell, Scale, Variant
@@ -22,10 +23,27 @@ _THRESHOLDS: Mapping[str, Variant] = {
 PRESETS = ("default", "paper")
 """Whose settings the thresholds have: this package's defaults, or those of the paper."""
 
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "paper": _PAPER,
+    "schedule": {"threshold_schedule": "weights"},
+    "losses": {"sparsity_pull": "losses"},
+    "schedule, losses": {"threshold_schedule": "weights", "sparsity_pull": "losses"},
+    "half": {"min_keep": 0.5},
+    "half, schedule": {"min_keep": 0.5, "threshold_schedule": "weights"},
+    "gentle": {"threshold_learning_rate": 1e-5},
+    "descent": {"threshold_optimizer": "sgd", "threshold_learning_rate": 1.0},
+}
+"""Settings of thresholds from which the default is chosen; what they change is the paper's."""
+
 VARIANTS: Mapping[str, Variant] = {
     "adam": Variant("sum"),
     **{name: Variant(name) for name in _BASELINES},
     **_THRESHOLDS,
+    **{
+        f"{name}, {candidate}": Variant(name, {**_PAPER, **settings})
+        for name in _SYNCED
+        for candidate, settings in CANDIDATES.items()
+    },
     **{
         f"{name}, paper": Variant(of.method, {**_PAPER, **of.settings})
         for name, of in _THRESHOLDS.items()
@@ -36,6 +54,7 @@ VARIANTS: Mapping[str, Variant] = {
 PROBLEMS = ("burgers", "helmholtz2d", "klein_gordon2d", "helmholtz3d", "klein_gordon3d")
 _FOUR = tuple(name for name in PROBLEMS if name != "helmholtz3d")
 
+_COMPRESSED = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 200}
 SCALES: Mapping[str, Scale] = {
     "small": Scale(
         steps=10_000,
@@ -43,7 +62,17 @@ SCALES: Mapping[str, Scale] = {
         width=128,
         widths=(8, 16, 32, 64, 128),
         points={"residual": 256},
-        settings={"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 200},
+        settings=_COMPRESSED,
+    ),
+    "candidates": Scale(
+        steps=10_000,
+        seeds=3,
+        first_seed=200,
+        width=64,
+        widths=(16, 64),
+        points={"residual": 256},
+        settings=_COMPRESSED,
+        rates=(1e-3,),
     ),
     "full": Scale(
         steps=50_000,
@@ -85,8 +114,14 @@ WHAT: Mapping[str, _What] = {
     "fig2": _What("Cosine against step", ("adam",), ("burgers",), True),
     "fig3": _What("Interaction against width", ("adam", "dcgd", _SYNCED[0]), ("burgers",), True),
     "fig4": _What("Error against width", ("adam", *_BASES, *_SYNCED), _FOUR, True),
+    "candidates": _What(
+        "Settings of thresholds",
+        (*_BASES, *(f"{name}, {candidate}" for candidate in CANDIDATES for name in _SYNCED)),
+        ("burgers", "helmholtz2d"),
+        True,
+    ),
 }
-"""The paper's tables and figures."""
+"""The paper's tables and figures, and the choice of the default."""
 
 
 def variants(what: str, preset: str) -> list[str]:

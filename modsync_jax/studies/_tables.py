@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modsync_jax import reporting
-from modsync_jax.studies._evidence import compared, corrected, failing
+from modsync_jax.studies._evidence import Ratio, compared, compared_everywhere, corrected, failing
 
 Row = Mapping[str, Any]
 _LEVEL, _HALF = 1.1, 0.5  # of a method that never loses, and of one that restores a failing base
@@ -74,7 +74,36 @@ def ratios_table(
         bound = _HALF if fails else _LEVEL
         inside = "yes" if ratio.high <= bound else "no" if ratio.low > bound else "undecided"
         known = "" if math.isnan(p) else f"{p:.2g}"
-        interval = f"{ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-        line = [str(width), one, base, str(ratio.seeds), interval, known]
+        line = [str(width), one, base, str(ratio.seeds), _interval(ratio), known]
         rows.append([*line, "yes" if fails else "no", f"≤ {bound:g}: {inside}"])
     return rows
+
+
+def candidates_table(
+    runs: Sequence[Row], candidates: Sequence[str], bases: Sequence[str], widths: Sequence[int]
+) -> list[list[str]]:
+    """Returns a row for each candidate: its ratio to the base, in all and at each width and base.
+
+    Args:
+      runs: the final runs.
+      candidates: their names; the methods are `modsync+<base>, <candidate>`.
+      bases: names of the bases.
+      widths: the widths.
+    """
+    places = [(width, base) for width in widths for base in bases]
+    rows = [["candidate", "kept", "all", *(f"{base}, {width}" for width, base in places)]]
+    for name in candidates:
+        pairs = [(f"modsync+{base}, {name}", base) for base in bases]
+        whole = compared_everywhere(runs, pairs, widths)
+        if not whole.seeds:
+            continue
+        synced = {one for one, _ in pairs}
+        kept = [row["keep"] for row in runs if row["variant"] in synced and "keep" in row]
+        each = [compared(runs, f"modsync+{b}, {name}", b, width) for width, b in places]
+        share = f"{sum(kept) / len(kept):.0%}" if kept else ""
+        rows.append([name, share, _interval(whole), *(f"{ratio.mean:.2f}" for ratio in each)])
+    return rows
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"{ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"

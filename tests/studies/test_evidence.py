@@ -119,3 +119,21 @@ def test_a_table_of_errors_marks_the_best_and_says_what_was_not_run():
     assert cells["dcgd"]["wave"].startswith("**") and not cells["adam"]["wave"].startswith("**")
     assert cells["adam"]["wave"].endswith(", 1 not finite")
     assert cells["lra"]["wave"] == cells["dcgd"]["heat"] == "not run"
+
+
+def test_candidates_are_compared_over_all_places_at_once():
+    error = {
+        "dcgd": 1.0,
+        "dcgd-proj": 2.0,
+        "modsync+dcgd, half": 0.5,
+        "modsync+dcgd-proj, half": 8.0,
+    }
+    seen = [
+        row | {"keep": 0.5}
+        for width in (8, 16)
+        for row in runs({n: lambda p, s, e=e: e for n, e in error.items()}, width=width)
+    ]
+    head, line = _tables.candidates_table(seen, ["half", "other"], ["dcgd", "dcgd-proj"], [8, 16])
+    assert head[3:] == ["dcgd, 8", "dcgd-proj, 8", "dcgd, 16", "dcgd-proj, 16"]
+    assert line[:2] == ["half", "50%"] and line[3:] == ["0.50", "4.00", "0.50", "4.00"]
+    assert line[2].startswith("1.41")  # the root of 0.5 · 4

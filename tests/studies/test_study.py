@@ -47,6 +47,14 @@ def test_cells_are_of_known_problems_and_variants(what, preset):
     assert {cell.width for cell in found} <= {*studies.SCALES["small"].widths}
 
 
+def test_candidates_differ_from_the_paper_s_settings():
+    configs = [
+        dataclasses.replace(TrainConfig("modsync+dcgd"), **{**PRESETS["modsync-paper"], **settings})
+        for settings in studies.CANDIDATES.values()
+    ]
+    assert all(a != b for k, a in enumerate(configs) for b in configs[:k])
+
+
 def test_the_rate_is_that_of_the_lowest_validation_error_of_a_finite_trial():
     def trial(rate, score, status="finished"):
         return {"learning_rate": rate, "score": score, "status": status, "selected": 1 - rate}
@@ -154,8 +162,9 @@ def test_tables_and_figures_are_made_of_the_cells_that_are_trained(what, tmp_pat
     results.runs, results.history = runs, history
     tables = studies.write(what, cells, results, "paper")
     made = {path.name for path in tmp_path.iterdir()}
-    picture, page = f"{what}-paper.png", f"{what}-paper.md"
-    assert made == ({page} if "table" in what else {picture, page} if tables else {picture})
+    stem = what if what == "candidates" else f"{what}-paper"
+    ends = {"fig4": {"png", "md"}, "fig1": {"png"}, "fig2": {"png"}, "fig3": {"png"}}
+    assert made == {f"{stem}.{end}" for end in ends.get(what, {"md"})}
     for table in tables.values():
         assert len({len(line) for line in table}) == 1 and len(table) > 1
     if what == "table1":
