@@ -56,7 +56,7 @@ def main() -> None:
     from modsync_jax import studies
 
     scale = _scaled(studies.SCALES[_SCALE.value])
-    results = studies.Results(_OUTPUT.value or f"results/{_SCALE.value}")
+    results = studies.Results(_OUTPUT.value or f"results/{_SCALE.value}", scale)
     cells = studies.cells(_WHAT.value, scale, _PRESET.value)
     known = {cell.problem for cell in cells}
     if unknown := set(_PROBLEMS.value) - known:
@@ -98,9 +98,9 @@ def _train(cells: "list[Cell]", results: "Results", scale: "Scale") -> None:
 
     from modsync_jax import studies
 
+    stop = threading.Timer(60 * _MINUTES.value, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.daemon = True
     if _MINUTES.value:
-        stop = threading.Timer(60 * _MINUTES.value, os.kill, (os.getpid(), signal.SIGTERM))
-        stop.daemon = True
         stop.start()
     about = studies.about()
     for number, cell in enumerate(cells, 1):
@@ -117,6 +117,7 @@ def _train(cells: "list[Cell]", results: "Results", scale: "Scale") -> None:
         results.add(cell, [row | about for row in rows], history)
         shutil.rmtree(folder)
         jax.clear_caches()  # programs of other shapes are of no use any more
+    stop.cancel()
 
 
 if __name__ == "__main__":

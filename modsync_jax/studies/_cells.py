@@ -163,7 +163,8 @@ def _rate(trial: Row) -> float:
 def _kept(row: Row) -> Row:
     """What the study keeps of a sweep's row."""
     left_out = {"replica", "learning_rate", "seed", "method", "steps"}
-    return {name: value for name, value in row.items() if name not in left_out}
+    kept = {name: value for name, value in row.items() if name not in left_out}
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def _evaluations(columns: Mapping[str, NDArray]) -> list[Row]:

@@ -98,10 +98,16 @@ def corrected(p_values: Sequence[float]) -> list[float]:
     return found
 
 
+def error_of(row: Row, kind: str = "selected") -> float:
+    """Returns an error of a run; 1, that of a solution of zero, if it kept no network."""
+    error = row.get(kind, math.nan)
+    return error if math.isfinite(error) else 1.0
+
+
 def _logs(runs: Sequence[Row], variant: str, width: int) -> dict[tuple[str, int], float]:
-    """The logarithms of errors by problem and seed; 1 is the error of a run that kept none."""
+    """The logarithms of errors by problem and seed."""
     return {
-        (row["problem"], row["seed"]): math.log(row.get("selected", 1.0))
+        (row["problem"], row["seed"]): math.log(error_of(row))
         for row in runs
         if row["variant"] == variant and row["width"] == width and row["stage"] == "final"
     }

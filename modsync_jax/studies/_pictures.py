@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from modsync_jax.studies._evidence import mean_error
+from modsync_jax.studies._evidence import error_of, mean_error
 
 Row = Mapping[str, Any]
 _PAIR = "boundary~residual"
@@ -89,7 +89,7 @@ def draw_interactions(
     """
     figure = Figure(figsize=(7.5, 3.8))
     axis = figure.subplots()
-    errors = {_run(row): row["selected"] for row in runs}
+    errors = {_run(row): error_of(row) for row in runs}
     norm = LogNorm(min(errors.values()), max(errors.values()))
     last = max(row["step"] for row in history)
     shown = [row for row in history if row["step"] == last and _run(row) in errors]

@@ -1,15 +1,19 @@
 """The results of a study: two CSV files that grow by a cell at a time."""
 
 import csv
+import dataclasses
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modsync_jax.studies._cells import Cell
+from modsync_jax.studies._cells import Cell, Scale
+from modsync_jax.training import ConfigError
 
 Row = dict[str, Any]
+_MAY_GROW = ("seeds", "width", "widths")  # of a scale, between two calls for the same folder
 
 
 class Results:
@@ -21,11 +25,23 @@ class Results:
       history: a row for each evaluation of the final runs.
 
     Args:
-      folder: for `runs.csv` and `history.csv`; it need not exist.
+      folder: for `study.json`, `runs.csv` and `history.csv`; it need not exist.
+      scale: the size of the study.
+
+    Raises:
+      ConfigError: the folder holds runs of another size, which can't be compared with these.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, scale: Scale) -> None:
         self.folder = Path(folder)
+        self._facts = _facts(scale)
+        path = self.folder / "study.json"
+        if path.exists() and (there := json.loads(path.read_text("utf-8"))) != self._facts:
+            names = [name for name in there if there[name] != self._facts[name]]
+            raise ConfigError(
+                f"{self.folder} holds a study with other {', '.join(names)}; give another "
+                "output_dir"
+            )
         self.runs = _read(self.folder / "runs.csv")
         self.history = _read(self.folder / "history.csv")
 
@@ -52,8 +68,16 @@ class Results:
         )
         self.runs = [row for row in self.runs if _cell(row) != cell] + list(map(dict, runs))
         self.folder.mkdir(parents=True, exist_ok=True)
+        facts = json.dumps(self._facts, indent=1) + "\n"
+        (self.folder / "study.json").write_text(facts, encoding="utf-8")
         _write(self.folder / "history.csv", self.history)
         _write(self.folder / "runs.csv", self.runs)  # last: a cell counts as trained by its rows
+
+
+def _facts(scale: Scale) -> dict[str, Any]:
+    """What all runs of a study have in common, as `study.json` holds it."""
+    facts = {n: v for n, v in dataclasses.asdict(scale).items() if n not in _MAY_GROW}
+    return json.loads(json.dumps(facts))
 
 
 def _cell(row: Row) -> Cell:

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modsync_jax import reporting
-from modsync_jax.studies._evidence import Ratio, compared, compared_everywhere, corrected, failing
+from modsync_jax.studies._cells import RATES
+from modsync_jax.studies._evidence import (
+    Ratio,
+    compared,
+    compared_everywhere,
+    corrected,
+    error_of,
+    failing,
+)
 
 Row = Mapping[str, Any]
 _LEVEL, _HALF = 1.1, 0.5  # of a method that never loses, and of one that restores a failing base
@@ -17,7 +25,8 @@ def errors_table(
     """Returns errors, a row for each method and a column for each problem; the best is bold.
 
     Cells are geometric means over seeds with their spread as a factor, and the number of runs that
-    were not finite. A cell that was not run says so.
+    were not finite. A cell that was not run says so. A dagger marks a learning rate at an end of
+    the range of the trials.
 
     Args:
       runs: the final runs of one width.
@@ -26,13 +35,15 @@ def errors_table(
       kind: `selected`, `mean_absolute` (of the selected network), or another column of errors.
     """
     found: dict[tuple[str, str], Any] = {}
-    failed: dict[tuple[str, str], int] = {}
+    notes: dict[tuple[str, str], str] = {}
     for problem in problems:
         for name in variants:
             of = [r for r in runs if (r["problem"], r["variant"]) == (problem, name)]
             if of:
-                found[problem, name] = reporting.spread([row.get(kind, 1.0) for row in of])
-                failed[problem, name] = sum(row["status"] != "finished" for row in of)
+                found[problem, name] = reporting.spread([error_of(row, kind) for row in of])
+                failed = sum(row["status"] != "finished" for row in of)
+                at_end = any(row["learning_rate"] in (min(RATES), max(RATES)) for row in of)
+                notes[problem, name] = " †" * at_end + f", {failed} not finite" * bool(failed)
     rows = [["method", *problems]]
     for name in variants:
         cells = []
@@ -44,8 +55,7 @@ def errors_table(
             rivals = [found[problem, n].mean for n in variants if (problem, n) in found]
             if found[problem, name].mean == min(rivals):
                 text = f"**{text}**"
-            lost = failed[problem, name]
-            cells.append(text + (f", {lost} not finite" if lost else ""))
+            cells.append(text + notes[problem, name])
         rows.append([name, *cells])
     return rows
 

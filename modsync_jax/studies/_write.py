@@ -42,6 +42,7 @@ def write(
     tables = _tables_of(what, cells, results, names)
     if tables:
         text = "\n\n".join(f"{title}\n\n{_markdown(rows)}" for title, rows in tables.items())
+        text += "\n\n† The learning rate is at an end of the range." * ("†" in text)
         stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     return tables
 

@@ -18,6 +18,7 @@ def runs(of, *, width=8, problems=PROBLEMS, seeds=5):
         {
             "problem": problem, "width": width, "variant": variant, "stage": "final",
             "seed": seed, "status": "finished", "selected": error(problem, seed),
+            "learning_rate": 1e-3,
         }
         for variant, error in of.items() for problem in problems for seed in range(seeds)
     ]  # fmt: skip
@@ -68,6 +69,16 @@ def test_a_seed_counts_only_if_all_problems_have_it(noisy):
     assert nothing.seeds == 0 and math.isnan(nothing.mean)
 
 
+def test_a_run_that_kept_no_network_has_the_error_of_zero(noisy):
+    for lost in ({"selected": math.nan}, {}):
+        broken = [
+            {k: v for k, v in r.items() if k != "selected"} | lost if r["seed"] == 0 else r
+            for r in noisy
+        ]
+        found = studies.compared(broken, "modsync+dcgd", "dcgd", 8)
+        assert found.seeds == 5 and found.mean < 1
+
+
 def test_one_seed_has_no_interval():
     one = runs({"a": lambda p, s: 0.1, "b": lambda p, s: 0.2}, seeds=1)
     found = studies.compared(one, "a", "b", 8)
@@ -114,10 +125,12 @@ def test_the_verdict_is_that_of_the_whole_interval(factor, spread, adam, verdict
 def test_a_table_of_errors_marks_the_best_and_says_what_was_not_run():
     seen = runs({"adam": lambda p, s: 0.1 * (s + 1), "dcgd": lambda p, s: 0.01}, problems=["wave"])
     seen[0]["status"] = "not finite"
+    seen[-1]["learning_rate"] = 3e-3
     head, *lines = _tables.errors_table(seen, ["wave", "heat"], ["adam", "dcgd", "lra"])
     cells = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
     assert cells["dcgd"]["wave"].startswith("**") and not cells["adam"]["wave"].startswith("**")
-    assert cells["adam"]["wave"].endswith(", 1 not finite")
+    assert cells["adam"]["wave"].endswith(", 1 not finite") and "†" not in cells["adam"]["wave"]
+    assert cells["dcgd"]["wave"].endswith("** †")
     assert cells["lra"]["wave"] == cells["dcgd"]["heat"] == "not run"
 
 

@@ -14,7 +14,7 @@ import pytest
 from modsync_jax import methods, problems, studies, sweeps
 from modsync_jax.studies import Cell, Results
 from modsync_jax.studies._cells import chosen_rate
-from modsync_jax.training import PRESETS, TrainConfig
+from modsync_jax.training import PRESETS, ConfigError, TrainConfig
 
 TINY = dataclasses.replace(
     studies.SCALES["small"], steps=40, seeds=2, widths=(4,), width=4, points={"residual": 16}
@@ -70,18 +70,28 @@ def test_results_are_rows_that_survive_the_file(tmp_path):
         for stage in ("trial", "final")
     ]
     other = Cell("wave", 8, "adam")
-    results = Results(tmp_path)
+    results = Results(tmp_path, TINY)
     results.add(CELL, runs, [{**CELL._asdict(), "seed": 0, "step": 5, "error": math.nan}])
     results.add(other, [{**runs[1], **other._asdict(), "keep": 0.5}], [])
-    read = Results(tmp_path)
+    read = Results(tmp_path, TINY)
     assert read.runs[:2] == runs and read.runs[2]["keep"] == 0.5
     assert read.final([CELL]) == [runs[1]] and read.seeds(other) == 1
     assert math.isnan(read.evaluations([CELL])[0]["error"])
     read.add(CELL, [{**runs[1], "selected": 1.0}], [])  # in the place of what it had
-    again = Results(tmp_path)
+    again = Results(tmp_path, TINY)
     assert [row["selected"] for row in again.final([CELL])] == [1.0]
     assert len(again.runs) == 2 and not again.history
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "runs.csv"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"history.csv", "runs.csv", "study.json"}
+
+
+def test_runs_of_another_size_are_not_mixed_in(tmp_path):
+    Results(tmp_path, TINY).add(CELL, [{**CELL._asdict(), "stage": "final", "seed": 0}], [])
+    grown = dataclasses.replace(TINY, seeds=9, widths=(4, 8))
+    assert Results(tmp_path, grown).seeds(CELL) == 1
+    longer = dataclasses.replace(TINY, steps=80, rates=(1e-3,))
+    with pytest.raises(ConfigError, match="holds a study with other steps, rates; give another"):
+        Results(tmp_path, longer)
 
 
 @pytest.mark.slow
@@ -126,7 +136,8 @@ def test_a_study_that_was_killed_goes_on(tmp_path):
     started.wait()
     subprocess.run([*command, *output("killed")], check=True)
     subprocess.run([*command, *output("whole")], check=True)
-    one, other = Results(tmp_path / "killed"), Results(tmp_path / "whole")
+    scale = dataclasses.replace(studies.SCALES["small"], steps=2_000)
+    one, other = Results(tmp_path / "killed", scale), Results(tmp_path / "whole", scale)
     left_out = {"milliseconds_a_step", "commit"}
     for a, b in zip(one.runs, other.runs, strict=True):
         assert {k: v for k, v in a.items() if k not in left_out} == {
@@ -143,7 +154,8 @@ def made_up(cells, seeds=3):
         for seed in range(seeds):
             known = {**cell._asdict(), "seed": seed}
             errors = dict.fromkeys(("selected", "mean_absolute"), float(np.exp(rng.normal())))
-            runs.append({**known, **errors, "stage": "final", "status": "finished"})
+            ended = {"stage": "final", "status": "finished", "learning_rate": 1e-3}
+            runs.append({**known, **errors, **ended})
             values = {
                 "cosine/boundary~residual": rng.uniform(-1, 1),
                 "spread/boundary~residual": 0.1,
@@ -157,7 +169,7 @@ def made_up(cells, seeds=3):
 def test_tables_and_figures_are_made_of_the_cells_that_are_trained(what, tmp_path):
     cells = studies.cells(what, dataclasses.replace(TINY, widths=(4, 8)), "paper")
     trained = cells[: len(cells) * 3 // 4]
-    results = Results(tmp_path)
+    results = Results(tmp_path, TINY)
     runs, history = made_up(trained)
     results.runs, results.history = runs, history
     tables = studies.write(what, cells, results, "paper")
