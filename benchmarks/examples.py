@@ -8,6 +8,7 @@ Usage: python -m benchmarks.examples [--names=burgers-32,burgers-256,...]
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ import modsync_jax  # noqa: E402
 from modsync_jax import reporting, training  # noqa: E402
 
 PAGES = Path(__file__).parents[1] / "docs" / "examples"
+RESULTS = Path(__file__).parent / "results" / "examples.json"
 _WIDTH, _COLOURS = 900, 256  # of pictures
 PROBLEMS: dict[str, dict[str, Any]] = {
     "burgers-32": {"problem": "burgers", "width": 32, "depth": 4},
@@ -56,6 +58,17 @@ def main() -> None:
                 training.diagnose_problem(settings.pop("problem"), output_dir=page, **settings)
             _keep(page, PAGES / name)
         print(PAGES / name, flush=True)
+    gather()
+
+
+def gather() -> None:
+    """Writes the facts of all pages that are there into one file, for the table of the docs."""
+    rows = []
+    for name in [*PROBLEMS, *RUNS]:
+        facts = json.loads((PAGES / name / "diagnosis.json").read_text())
+        kept = ("regime", "borderline", "method", "trained_by", "evidence", "error", "objectives")
+        rows.append({"name": name, **{key: facts[key] for key in kept}})
+    RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 def _keep(page: Path, folder: Path) -> None:

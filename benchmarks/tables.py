@@ -401,7 +401,25 @@ def _geometric(runs: list[dict], kind: str) -> str:
     return str(reporting.spread([run["errors"][kind] for run in runs])) if runs else ""
 
 
+def examples(name: str, content: dict) -> list[list[str]]:
+    """A row per page of a diagnosis: the regime and the numbers that decided."""
+    rows = [["page", "losses", "regime", "ratio", "lasting", "rms cosine", "method", "error"]]
+    for row in content["rows"]:
+        seen = row["evidence"]
+        numbers = [
+            f"{seen['norm_ratio']:.3g}",
+            f"{seen['lasting']:.0%}",
+            f"{seen['rms_cosine']:.2f}",
+        ]
+        page = f"[{row['name']}](examples/{row['name']}/README.md)"
+        error = _scientific(row["error"])
+        count = str(len(row["objectives"]))
+        rows.append([page, count, row["regime"], *numbers, f"`{row['method']}`", error])
+    return rows
+
+
 KINDS = {
+    "examples": examples,
     "diagnosis": diagnosis,
     "frontier": frontier,
     "estimate": estimate,
