@@ -1,0 +1,215 @@
+"""Question: what moves the thresholds of ModSync, and does every run end in over-pruning?
+
+Burgers' equation by modsync+dcgd with five hidden layers, in the settings of
+docs/studies/protocol.md. At twenty marks of a training, the forces on the thresholds of each layer
+are taken apart: the gradient of the losses (its mean over 16 batches, and its deviation between
+them), the pull of the sparsity loss that raises thresholds (R_w ∂R_s), the pull that draws the
+objectives' thresholds together (R_s ∂R_w), and the step that Adam makes of their sum, in units of
+its rate. Forces are root mean squares over the units and objectives of a layer.
+
+Usage: python -m benchmarks.thresholds [--widths=16,128] [--weights=0,1e-6,1e-5,1e-4,1e-3]
+       [--seeds=0,1,2] [--cores=1]
+`weights` are those of the sparsity loss. Finished runs are in benchmarks/results/thresholds.json
+and are not run again.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from matplotlib.figure import Figure
+
+from modsync_jax import gradients, reporting, sparsity, studies
+from modsync_jax.training import TrainConfig, _loop, _losses, _measure, _step
+
+from . import machine, rows
+
+PyTree = Any
+RESULTS = Path(__file__).parent / "results" / "thresholds.json"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+WIDTHS = ("16", "128")
+WEIGHTS = ("0", "1e-6", "1e-5", "1e-4", "1e-3")
+SHOWN = 1e-4  # the weight of the paper, whose forces are drawn
+FORCES = ("losses", "between batches", "raising", "together")
+_MARKS, _BATCHES, _BATCH_KEY = 20, 16, 10**6
+
+
+def main() -> None:
+    """Runs what is missing, each run in a process of its own."""
+    asked, cores = rows.asked(__doc__, _one, minutes=0.0, seeds=3, width=WIDTHS, weight=WEIGHTS)
+    wanted = (
+        {"width": int(a["width"]), "weight": float(a["weight"]), "seed": a["seed"]} for a in asked
+    )
+    rows.fill("benchmarks.thresholds", RESULTS, wanted, cores, _line)
+    pictures()
+
+
+def pictures() -> None:
+    """Draws the figures of the finished runs."""
+    done = rows.load(RESULTS)
+    reporting.save_figure(partial(draw_shares, done), IMAGES / "thresholds_kept", pdf=False)
+    reporting.save_figure(partial(draw_forces, done), IMAGES / "thresholds_forces", pdf=False)
+
+
+def draw_shares(done: list[rows.Row]) -> Figure:
+    """Draws kept shares and errors against steps, a line for each weight of the sparsity loss."""
+    widths = sorted({row["width"] for row in done})
+    figure = Figure(figsize=(4.2 * len(widths) + 1.6, 5.6))
+    panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
+    for column, width in zip(panels.T, widths, strict=True):
+        column[0].set_title(f"width {width}")
+        for weight in sorted({row["weight"] for row in done}):
+            runs = [r for r in done if (r["width"], r["weight"]) == (width, weight)]
+            if not runs:
+                continue
+            for axis, name in zip(column, ("kept", "errors"), strict=True):
+                values = np.array([run[name] for run in runs])
+                axis.plot(runs[0]["steps"], np.exp(np.log(values).mean(0)), label=f"{weight:g}")
+        column[1].set(xlabel="step", yscale="log")
+        column[1].xaxis.set_major_formatter("{x:,.0f}")
+    panels[0, 0].set(ylabel="share of the weights kept", ylim=(0, 1.02))
+    panels[1, 0].set_ylabel("relative L2 error")
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, title="weight of the\nsparsity loss", loc="outside right upper")
+    return figure
+
+
+def draw_forces(done: list[rows.Row]) -> Figure:
+    """Draws the forces on the thresholds of each layer against steps, for the paper's weight."""
+    shown = [row for row in done if row["weight"] == SHOWN]
+    widths = sorted({row["width"] for row in shown})
+    layers = list(shown[0]["forces"])
+    figure = Figure(figsize=(2.3 * len(layers) + 1.8, 2.4 * len(widths) + 0.4))
+    panels = figure.subplots(len(widths), len(layers), sharex=True, sharey=True, squeeze=False)
+    for line, width in zip(panels, widths, strict=True):
+        runs = [row for row in shown if row["width"] == width]
+        for axis, layer in zip(line, layers, strict=True):
+            for name in FORCES:
+                values = np.array([run["forces"][layer][name] for run in runs])
+                mean = np.exp(np.log(np.maximum(values, 1e-12)).mean(0))
+                axis.plot(runs[0]["steps"][1:], mean, label=name)
+            axis.set_yscale("log")
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+        line[0].set_ylabel(f"width {width}")
+    for number, axis in enumerate(panels[0], 1):
+        axis.set_title(f"layer {number}")
+    figure.supxlabel("step", fontsize=10.5)
+    figure.supylabel("force on a threshold", fontsize=10.5)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _one(width: int, weight: float, seed: int) -> dict[str, Any]:
+    scale = studies.SCALES["small"]
+    config = TrainConfig.from_settings(
+        {
+            "method": "modsync+dcgd",
+            "width": width,
+            "depth": scale.depth,
+            "steps": scale.steps,
+            "points": scale.points,
+            "sampler": "uniform",
+            "sparsity_weight": weight,
+            "seed": seed,
+            "measures": "alignment",
+            **scale.settings,
+        }
+    )
+    problem, config = _loop.problem_of("burgers", config)
+    network = _step.network_of(problem, config)
+    program = _step.compiled(_step.build(problem, network, config))
+    losses = _losses.build(problem, network, config, lambda points: points)
+    references = _measure.references(problem, config)
+    look = jax.jit(partial(forces, losses, config))
+    state, found = program.init(seed), []
+    state, first = program.evaluate(state, references)
+    seen = [first]
+    with jax.default_matmul_precision(config.matmul_precision):
+        for _ in range(_MARKS):
+            state = program.advance(state, 0, scale.steps // _MARKS)
+            state, row = program.evaluate(state, references)
+            seen.append(jax.device_get(row))
+            found.append(jax.device_get(look(state.params, state.opt_state)))
+    return {
+        "steps": [int(row["step"]) for row in seen],
+        "kept": rows.digits(row["keep"] for row in seen),
+        "errors": rows.digits(row["test/relative_l2"] for row in seen),
+        "forces": {
+            layer: {name: rows.digits(one[layer][name] for one in found) for name in names}
+            for layer, names in found[0].items()
+        },
+        "machine": machine.describe(),
+    }
+
+
+def forces(
+    losses: _losses.Losses, config: TrainConfig, params: PyTree, state: PyTree
+) -> dict[str, dict[str, Array]]:
+    """The forces on the thresholds of each layer, and Adam's step in units of its rate."""
+    losses_and_grads = gradients.value_and_objective_grads(losses.trained)
+
+    def slopes(number: Array) -> PyTree:
+        key = jax.random.fold_in(jax.random.key(_BATCH_KEY), number)
+        _, grads = losses_and_grads(params, losses.sample(key, 1, jnp.dtype(config.dtype)))
+        return losses.kind.pick(grads.thresholds, params.thresholds)
+
+    of_batches = jax.lax.map(slopes, jnp.arange(_BATCHES))
+
+    def pull(beta: float) -> PyTree:
+        loss = partial(sparsity.sparsity_loss, beta=beta)
+        return jax.tree.map(lambda g: config.sparsity_weight * g, jax.grad(loss)(params.thresholds))
+
+    both, plain = pull(config.beta), pull(float("inf"))
+    is_state = lambda node: isinstance(node, optax.ScaleByAdamState)  # noqa: E731
+    found = jax.tree.leaves(state.thresholds, is_leaf=is_state)
+    moments = [node for node in found if is_state(node)]  # one for each layer
+    paths = [path for path, _ in jax.tree.leaves_with_path(params.thresholds)]
+    trees = (of_batches, both, _raising(params.thresholds, plain, config.beta))
+    parts = zip(paths, *map(jax.tree.leaves, trees), moments, strict=True)
+    return {
+        gradients.path_name(path).removeprefix("network/params/"): {
+            "losses": _rms(slope.mean(0)),
+            "between batches": _rms(slope.std(0)),
+            "raising": _rms(up),
+            "together": _rms(pulled - up),
+            "rises": -jnp.mean(_step_of(moment)),
+        }
+        for path, slope, pulled, up, moment in parts
+    }
+
+
+def _step_of(moment: optax.ScaleByAdamState) -> Array:
+    """Adam's step in units of its rate."""
+    first = moment.mu / (1 - 0.9**moment.count)
+    second = moment.nu / (1 - 0.999**moment.count)
+    return first / (jnp.sqrt(second) + 1e-8)
+
+
+def _raising(thresholds: PyTree, plain: PyTree, beta: float) -> PyTree:
+    """The part of the pull that raises thresholds: R_w of each layer times the plain one."""
+
+    def of_layer(threshold: Array, slope: Array) -> Array:
+        distance = jnp.sum(jnp.square(threshold[0] - threshold[1]))
+        return slope * jnp.exp(jnp.minimum(distance / beta, 4.0))
+
+    return jax.tree.map(of_layer, thresholds, plain)
+
+
+def _rms(x: Array) -> Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def _line(row: rows.Row) -> str:
+    return (
+        f"width {row['width']}, weight {row['weight']:g}, seed {row['seed']}: kept "
+        f"{row['kept'][-1]:.0%}, error {row['errors'][-1]:.2e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
