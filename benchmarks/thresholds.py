@@ -137,8 +137,8 @@ def _one(width: int, weight: float, seed: int) -> dict[str, Any]:
             found.append(jax.device_get(look(state.params, state.opt_state)))
     return {
         "steps": [int(row["step"]) for row in seen],
-        "kept": rows.digits(row["keep"] for row in seen),
-        "errors": rows.digits(row["test/relative_l2"] for row in seen),
+        "kept": rows.digits(float(row["keep"]) for row in seen),
+        "errors": rows.digits(float(row["test/relative_l2"]) for row in seen),
         "forces": {
             layer: {name: rows.digits(one[layer][name] for one in found) for name in names}
             for layer, names in found[0].items()
