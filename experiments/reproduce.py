@@ -5,8 +5,10 @@ python -m experiments.reproduce --what=fig4 --problems=burgers --widths=16,64 --
 
 It stops after --minutes, and the same command goes on. Trained cells are rows of runs.csv and
 history.csv in --output_dir, and are not trained again; what is unfinished lies in --work_dir.
+Several of these programs share the cells of one study.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+from filelock import FileLock, Timeout
 
 from modsync_jax.training import ConfigError, Interrupted
 
@@ -102,22 +105,28 @@ def _train(cells: "list[Cell]", results: "Results", scale: "Scale") -> None:
     stop.daemon = True
     if _MINUTES.value:
         stop.start()
-    about = studies.about()
+    about, placement = studies.about(), _program.replica_settings()
+    work = Path(_WORK.value or f"runs/reproduce/{_SCALE.value}")
+    work.mkdir(parents=True, exist_ok=True)
     for number, cell in enumerate(cells, 1):
-        print(f"{number} of {len(cells)}: {cell}", file=sys.stderr)
-        name = f"{cell.problem}-{cell.width}-{cell.variant.replace(' ', '-')}"
-        folder = Path(_WORK.value or f"runs/reproduce/{_SCALE.value}") / name
-        try:
-            rows, history = studies.train_cell(
-                cell, studies.VARIANTS[cell.variant], scale, folder, **_program.replica_settings()
-            )
-        except Interrupted:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return
-        results.add(cell, [row | about for row in rows], history)
-        shutil.rmtree(folder)
-        jax.clear_caches()  # programs of other shapes are of no use any more
+        folder = work / f"{cell.problem}-{cell.width}-{cell.variant.replace(' ', '-')}"
+        with contextlib.suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
+            results.read()
+            if results.seeds(cell) >= scale.seeds:  # by another program
+                continue
+            print(f"{number} of {len(cells)}: {cell}", file=sys.stderr)
+            try:
+                rows, history = studies.train_cell(
+                    cell, studies.VARIANTS[cell.variant], scale, folder, **placement
+                )
+            except Interrupted:
+                print("stopped; the same command goes on", file=sys.stderr)
+                return
+            results.add(cell, [row | about for row in rows], history)
+            shutil.rmtree(folder)
+            jax.clear_caches()  # programs of other shapes are of no use any more
     stop.cancel()
+    results.read()
 
 
 if __name__ == "__main__":

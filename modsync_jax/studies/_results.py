@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from modsync_jax.studies._cells import Cell, Scale
 from modsync_jax.training import ConfigError
 
@@ -17,7 +19,7 @@ _MAY_GROW = ("seeds", "width", "widths")  # of a scale, between two calls for th
 
 
 class Results:
-    """The trained cells of a study.
+    """The trained cells of a study; several programs may add to them.
 
     Attributes:
       runs: a row for each run: the cell, `stage` ("trial" or "final"), `seed`, `learning_rate`,
@@ -42,6 +44,10 @@ class Results:
                 f"{self.folder} holds a study with other {', '.join(names)}; give another "
                 "output_dir"
             )
+        self.read()
+
+    def read(self) -> None:
+        """Reads the files again, to which another program may have added."""
         self.runs = _read(self.folder / "runs.csv")
         self.history = _read(self.folder / "history.csv")
 
@@ -63,15 +69,20 @@ class Results:
         self, cell: Cell, runs: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]
     ) -> None:
         """Writes the rows of a cell in the place of those that it had."""
-        self.history = [row for row in self.history if _cell(row) != cell] + list(
-            map(dict, history)
-        )
-        self.runs = [row for row in self.runs if _cell(row) != cell] + list(map(dict, runs))
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = json.dumps(self._facts, indent=1) + "\n"
-        (self.folder / "study.json").write_text(facts, encoding="utf-8")
-        _write(self.folder / "history.csv", self.history)
-        _write(self.folder / "runs.csv", self.runs)  # last: a cell counts as trained by its rows
+        with FileLock(self.folder / ".lock"):
+            self.read()
+            self.history = _with(self.history, cell, history)
+            self.runs = _with(self.runs, cell, runs)
+            facts = json.dumps(self._facts, indent=1) + "\n"
+            (self.folder / "study.json").write_text(facts, encoding="utf-8")
+            _write(self.folder / "history.csv", self.history)
+            _write(self.folder / "runs.csv", self.runs)  # last: by its rows a cell is trained
+
+
+def _with(rows: Sequence[Row], cell: Cell, new: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows with those of a cell replaced."""
+    return [row for row in rows if _cell(row) != cell] + list(map(dict, new))
 
 
 def _facts(scale: Scale) -> dict[str, Any]:

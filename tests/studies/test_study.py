@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,7 +83,20 @@ def test_results_are_rows_that_survive_the_file(tmp_path):
     assert [row["selected"] for row in again.final([CELL])] == [1.0]
     assert len(again.runs) == 2 and not again.history
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"history.csv", "runs.csv", "study.json"}
+    assert names == {".lock", "history.csv", "runs.csv", "study.json"}
+
+
+def test_programs_that_add_at_the_same_time_lose_nothing(tmp_path):
+    cells = [Cell("burgers", width, "adam") for width in range(8)]
+    opened = [Results(tmp_path, TINY) for _ in cells]
+
+    def add(results, cell):
+        results.add(cell, [{**cell._asdict(), "stage": "final", "seed": 0}], [{**cell._asdict()}])
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(add, opened, cells))
+    read = Results(tmp_path, TINY)
+    assert all(read.seeds(cell) == 1 for cell in cells) and len(read.history) == len(cells)
 
 
 def test_runs_of_another_size_are_not_mixed_in(tmp_path):
