@@ -486,9 +486,10 @@ def updated(page: str) -> str:
 
 
 def _error(row: Mapping[str, Any], kind: str) -> str:
-    """The geometric mean of an error over the seeds that did not fail, and its spread."""
-    several = row["seeds"] - row["failed"] > 1
-    return _scientific(row[kind]) + (f" (×÷ {row[f'{kind}_spread']:.2f})" if several else "")
+    """The geometric mean of an error over the seeds that did not fail, its spread, the failures."""
+    good = row["seeds"] - row["failed"]
+    text = _scientific(row[kind]) + (f" (×÷ {row[f'{kind}_spread']:.2f})" if good > 1 else "")
+    return text + (f", {row['failed']} of {row['seeds']} failed" if 0 < good < row["seeds"] else "")
 
 
 def _scientific(value: float) -> str:

@@ -58,7 +58,9 @@ def by_layer(measure: Measure) -> Measure:
     def of_layers(seen: Snapshot) -> dict[str, Array]:
         row = {}
         for path, leaf in jax.tree.leaves_with_path(seen.grads):
-            for column, value in measure(seen._replace(grads=leaf, inner=None)).items():
+            for column, value in measure(
+                seen._replace(grads=leaf, inner=None, products=None)
+            ).items():
                 row[f"layer_{column}/{gradients.path_name(path)}"] = value
         return row
 

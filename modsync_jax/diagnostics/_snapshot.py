@@ -26,6 +26,7 @@ class Snapshot(NamedTuple):
       metric: from a stack of gradients g to P⁻¹ g, for a symmetric positive P, such as an
         optimiser's preconditioner, for measures that `in_metric` made; None if there is none.
       inner: the metric of `gramian`; None for the Euclidean one.
+      products: the Euclidean Gramian of `grads`, `[K, K]`, if it is known already.
     """
 
     weights: PyTree
@@ -35,11 +36,12 @@ class Snapshot(NamedTuple):
     samples: Mapping[str, Callable[[PyTree], Array]] = {}
     metric: Callable[[PyTree], PyTree] | None = None
     inner: Callable[[PyTree], PyTree] | None = None
+    products: Array | None = None
 
     def gramian(self) -> Array:
         """`G[i, j] = g_iᵀ g_j`, or `g_iᵀ P⁻¹ g_j` in the metric `inner`, `[K, K]`."""
         if self.inner is None:
-            return gradients.gramian(self.grads)
+            return gradients.gramian(self.grads) if self.products is None else self.products
         scaled = self.inner(self.grads)
 
         def inner(one: Array, other: Array) -> Array:

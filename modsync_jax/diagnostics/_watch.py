@@ -101,7 +101,9 @@ def watch(*measures: Measure) -> Watch:
         )
 
     def update(sums: Sums, seen: Snapshot, sampled: Array) -> Sums:
-        matrix, _ = _cosines.cosines(seen.gramian())
+        gramian = seen.gramian()
+        seen = seen._replace(products=gramian)  # the condition below then takes no gradients
+        matrix, _ = _cosines.cosines(gramian)
         found = [matrix[j, k] for j, k, _ in pairs(tuple(seen.names))]
         cosine = jnp.array(found, sums.first.dtype)
         first = jnp.where(sums.batches == 0, cosine, sums.first)

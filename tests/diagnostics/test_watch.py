@@ -110,6 +110,17 @@ def test_measures_are_means_over_the_batches_in_which_they_are_taken(x64):
     assert all(total == 0 for total in sums.measured.values())
 
 
+def test_measures_of_layers_are_of_each_layer_s_gradients(x64):
+    measure, grads = diagnostics.by_layer(diagnostics.norm_ratio), batches(5)
+    split = [snapshot(g)._replace(grads={"u": g[:, :1], "v": g[:, 1:]}) for g in grads]
+    watch = diagnostics.watch(measure)
+    row, _ = watch.row(watch.update(watch.init(split[0]), split[0], jnp.array(True)), NAMES)
+    for layer, of in (("u", grads[0][:, :1]), ("v", grads[0][:, 1:])):
+        lengths = np.linalg.norm(of, axis=1)
+        expected = lengths.max() / lengths.min()
+        np.testing.assert_allclose(row[f"layer_norm_ratio/{layer}"], expected, rtol=1e-12)
+
+
 def test_a_measure_of_ones_own_needs_no_more_than_its_function():
     watch, grads = diagnostics.watch(lambda seen: {"own/count": len(seen.names)}), batches(7)
     row, _ = watch.row(watched(watch, grads), NAMES)
