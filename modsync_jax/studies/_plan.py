@@ -54,7 +54,6 @@ VARIANTS: Mapping[str, Variant] = {
 PROBLEMS = ("burgers", "helmholtz2d", "klein_gordon2d", "helmholtz3d", "klein_gordon3d")
 _FOUR = tuple(name for name in PROBLEMS if name != "helmholtz3d")
 
-_COMPRESSED = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 200}
 SCALES: Mapping[str, Scale] = {
     "small": Scale(
         steps=10_000,
@@ -62,7 +61,7 @@ SCALES: Mapping[str, Scale] = {
         width=128,
         widths=(8, 16, 32, 64, 128),
         points={"residual": 256},
-        settings=_COMPRESSED,
+        settings={"schedule": "cosine"},
     ),
     "candidates": Scale(
         steps=10_000,
@@ -71,7 +70,7 @@ SCALES: Mapping[str, Scale] = {
         width=64,
         widths=(16, 64),
         points={"residual": 256},
-        settings=_COMPRESSED,
+        settings={"schedule": "cosine"},
         rates=(1e-3,),
     ),
     "full": Scale(
