@@ -11,9 +11,12 @@ from modsync_jax.training import versions
 
 
 def about() -> dict[str, Any]:
-    """Returns the processor, the devices, the versions, and the commit if this is a checkout."""
+    """Returns the processor, the devices, the versions, and the commit if this is a checkout.
+
+    A commit with changes that are not in it ends in `-dirty`.
+    """
     here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:  # no git
