@@ -15,15 +15,28 @@ from modsync_jax.studies._evidence import (
     failing,
     mean_error,
 )
-from modsync_jax.studies._plan import CANDIDATES, PRESETS, SCALES, VARIANTS, WHAT, cells, variants
+from modsync_jax.studies._plan import (
+    CANDIDATES,
+    CHOICES,
+    PRESETS,
+    SCALES,
+    SETUPS,
+    VARIANTS,
+    WHAT,
+    cells,
+    pairs,
+    variants,
+)
 from modsync_jax.studies._results import Results
 from modsync_jax.studies._write import write
 
 __all__ = [
     "CANDIDATES",
+    "CHOICES",
     "PRESETS",
     "RATES",
     "SCALES",
+    "SETUPS",
     "TRIAL_SEED",
     "VARIANTS",
     "WHAT",
@@ -39,6 +52,7 @@ __all__ = [
     "corrected",
     "failing",
     "mean_error",
+    "pairs",
     "processor",
     "train_cell",
     "variants",

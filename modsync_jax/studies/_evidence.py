@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 Row = Mapping[str, Any]
@@ -19,7 +18,8 @@ class Ratio(NamedTuple):
       mean: the geometric mean.
       low: the lower end of the interval; NaN with fewer than two seeds.
       high: the upper end.
-      p: the probability of a mean as far from 1, on both sides, if it were 1.
+      p: the probability of a mean as far from 1, on both sides, if it were 1; NaN with fewer than
+        two seeds, or if all have the same value.
       seeds: the number of seeds.
     """
 
@@ -53,21 +53,18 @@ def compared(runs: Sequence[Row], one: str, other: str, width: int) -> Ratio:
       other: another's.
       width: the width.
     """
-    return compared_everywhere(runs, [(one, other)], [width])
+    return compared_everywhere([row for row in runs if row["width"] == width], [(one, other)])
 
 
-def compared_everywhere(
-    runs: Sequence[Row], pairs: Sequence[tuple[str, str]], widths: Sequence[int]
-) -> Ratio:
+def compared_everywhere(runs: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> Ratio:
     """Returns the error of methods over those of their bases, over pairs, widths and problems.
 
     Args:
       runs: the final runs of a study.
       pairs: a method and its base, by their names in the study.
-      widths: the widths.
     """
     found: dict[tuple[Any, int], float] = {}
-    for width in widths:
+    for width in {row["width"] for row in runs}:
         for one, base in pairs:
             upper, lower = _logs(runs, one, width), _logs(runs, base, width)
             for problem, seed in upper.keys() & lower.keys():
@@ -120,13 +117,10 @@ def _over_seeds(logs: Mapping[tuple[Any, int], float]) -> Ratio:
     values = np.array([np.mean([logs[p, s] for p in problems]) for s in seeds])
     if not len(values):
         return Ratio(math.nan, math.nan, math.nan, math.nan, 0)
-    mean, half = float(values.mean()), _half_width(values)
-    p = float(stats.ttest_1samp(values, 0.0).pvalue) if len(values) > 1 else math.nan
+    mean, error = float(values.mean()), math.nan
+    if len(values) > 1:
+        error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    student = stats.t(max(len(values) - 1, 1))
+    half = float(student.ppf((1 + _COVERAGE) / 2)) * error
+    p = 2 * float(student.sf(abs(mean) / error)) if error else math.nan
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), p, len(values))
-
-
-def _half_width(values: NDArray) -> float:
-    if len(values) < 2:
-        return math.nan
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return float(stats.t.ppf((1 + _COVERAGE) / 2, len(values) - 1) * error)

@@ -35,6 +35,20 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of thresholds from which the default is chosen; what they change is the paper's."""
 
+CHOICES: Mapping[str, Mapping[str, Any]] = {
+    "distance of units": {"granularity": "unit"},
+    "inner layers": {"masked_layers": "inner"},
+    "no structural gradient": {"structural_gradient": False},
+    "no reset": {"reset_keep": 0.0},
+}
+"""What the paper leaves open of the thresholds, each decided in the other way."""
+
+SETUPS: Mapping[str, Mapping[str, Any]] = {
+    "four layers": {"depth": 4},
+    "conditions apart": {"objectives": "each"},
+}
+"""What the paper leaves open of the training, each decided in the other way."""
+
 VARIANTS: Mapping[str, Variant] = {
     "adam": Variant("sum"),
     **{name: Variant(name) for name in _BASELINES},
@@ -44,6 +58,11 @@ VARIANTS: Mapping[str, Variant] = {
         for name in _SYNCED
         for candidate, settings in CANDIDATES.items()
     },
+    **{
+        f"modsync+dcgd, {name}": Variant("modsync+dcgd", {**_PAPER, **settings})
+        for name, settings in {**CHOICES, **SETUPS}.items()
+    },
+    **{f"dcgd, {name}": Variant("dcgd", settings) for name, settings in SETUPS.items()},
     **{
         f"{name}, paper": Variant(of.method, {**_PAPER, **of.settings})
         for name, of in _THRESHOLDS.items()
@@ -119,8 +138,33 @@ WHAT: Mapping[str, _What] = {
         ("burgers", "helmholtz2d"),
         True,
     ),
+    "choices": _What(
+        "What the paper leaves open",
+        (
+            *("dcgd", *(f"dcgd, {name}" for name in SETUPS)),
+            *(f"modsync+dcgd, {name}" for name in ("paper", *CHOICES, *SETUPS)),
+        ),
+        ("burgers", "helmholtz2d"),
+        False,
+    ),
 }
-"""The paper's tables and figures, and the choice of the default."""
+"""The paper's tables and figures, the choice of the default, and what the paper leaves open."""
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def pairs(what: str) -> Mapping[str, Pairs]:
+    """Returns methods and their bases, by the name of what they have in common.
+
+    Args:
+      what: `candidates` or `choices`.
+    """
+    if what == "candidates":
+        return {name: [(f"modsync+{base}, {name}", base) for base in _BASES] for name in CANDIDATES}
+    bases = {name: f"dcgd, {name}" if name in SETUPS else "dcgd" for name in (*CHOICES, *SETUPS)}
+    return {
+        name: [(f"modsync+dcgd, {name}", base)] for name, base in {"paper": "dcgd", **bases}.items()
+    }
 
 
 def variants(what: str, preset: str) -> list[str]:

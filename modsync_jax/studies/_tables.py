@@ -1,7 +1,8 @@
 """The tables of a study, as rows of text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from modsync_jax import reporting
@@ -16,6 +17,7 @@ from modsync_jax.studies._evidence import (
 )
 
 Row = Mapping[str, Any]
+Pairs = Sequence[tuple[str, str]]
 _LEVEL, _HALF = 1.1, 0.5  # of a method that never loses, and of one that restores a failing base
 
 
@@ -60,9 +62,7 @@ def errors_table(
     return rows
 
 
-def ratios_table(
-    runs: Sequence[Row], pairs: Sequence[tuple[str, str]], widths: Sequence[int]
-) -> list[list[str]]:
+def ratios_table(runs: Sequence[Row], pairs: Pairs, widths: Sequence[int]) -> list[list[str]]:
     """Returns a row for each width and pair of a method and its base: is it never worse?
 
     The verdict is that of the whole interval: below 1.1 (below 0.5 where the base fails), above
@@ -89,30 +89,38 @@ def ratios_table(
     return rows
 
 
-def candidates_table(
-    runs: Sequence[Row], candidates: Sequence[str], bases: Sequence[str], widths: Sequence[int]
-) -> list[list[str]]:
-    """Returns a row for each candidate: its ratio to the base, in all and at each width and base.
+def settings_table(runs: Sequence[Row], pairs: Mapping[str, Pairs]) -> list[list[str]]:
+    """Returns a row for each name: the share of weights kept, and ratios of errors to the bases.
+
+    The first ratio is over all runs; the others over those of one base, width or problem, where
+    there are several.
 
     Args:
       runs: the final runs.
-      candidates: their names; the methods are `modsync+<base>, <candidate>`.
-      bases: names of the bases.
-      widths: the widths.
+      pairs: methods and their bases, by name.
     """
-    places = [(width, base) for width in widths for base in bases]
-    rows = [["candidate", "kept", "all", *(f"{base}, {width}" for width, base in places)]]
-    for name in candidates:
-        pairs = [(f"modsync+{base}, {name}", base) for base in bases]
-        whole = compared_everywhere(runs, pairs, widths)
-        if not whole.seeds:
-            continue
-        synced = {one for one, _ in pairs}
-        kept = [row["keep"] for row in runs if row["variant"] in synced and "keep" in row]
-        each = [compared(runs, f"modsync+{b}, {name}", b, width) for width, b in places]
+    found = {name: of for name, of in pairs.items() if compared_everywhere(runs, of).seeds}
+    bases = {base for of in found.values() if len(of) > 1 for _, base in of}
+    parts: dict[str, Callable[[Pairs], Ratio]] = {}
+    for base in sorted(bases):
+        parts[base] = partial(_over_base, runs, base)
+    for column, title in (("width", "width {}"), ("problem", "{}")):
+        values = sorted({row[column] for row in runs})
+        for value in values if len(values) > 1 else ():
+            some = [row for row in runs if row[column] == value]
+            parts[title.format(value)] = partial(compared_everywhere, some)
+    rows = [["setting", "kept", "all", *parts]]
+    for name, of in found.items():
+        methods = {one for one, _ in of}
+        kept = [row["keep"] for row in runs if row["variant"] in methods and "keep" in row]
         share = f"{sum(kept) / len(kept):.0%}" if kept else ""
-        rows.append([name, share, _interval(whole), *(f"{ratio.mean:.2f}" for ratio in each)])
+        ratios = [f"{ratio_of(of).mean:.2f}" for ratio_of in parts.values()]
+        rows.append([name, share, _interval(compared_everywhere(runs, of)), *ratios])
     return rows
+
+
+def _over_base(runs: Sequence[Row], base: str, pairs: Pairs) -> Ratio:
+    return compared_everywhere(runs, [pair for pair in pairs if pair[1] == base])
 
 
 def _interval(ratio: Ratio) -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from modsync_jax import reporting
 from modsync_jax.studies import _pictures, _tables
 from modsync_jax.studies._cells import Cell
-from modsync_jax.studies._plan import CANDIDATES, variants
+from modsync_jax.studies._plan import pairs, variants
 from modsync_jax.studies._results import Results
 
 Table = list[list[str]]
@@ -30,7 +30,7 @@ def write(
     """
     names = variants(what, preset)
     runs = results.final(cells)
-    stem = results.folder / (what if what == "candidates" else f"{what}-{preset}")
+    stem = results.folder / (what if what in ("candidates", "choices") else f"{what}-{preset}")
     draw: Mapping[str, Callable[[], Figure]] = {
         "fig1": partial(_pictures.draw_errors, runs, names),
         "fig2": partial(_pictures.draw_cosines, results.evaluations(cells), names[0]),
@@ -53,13 +53,10 @@ def _tables_of(
     runs = results.final(cells)
     widths = list(dict.fromkeys(cell.width for cell in cells))
     if what == "fig4":
-        pairs = [(n, n.removeprefix("modsync+").split(",")[0]) for n in names if "+" in n]
-        return {"ModSync over its base": _tables.ratios_table(runs, pairs, widths)}
-    if what == "candidates":
-        bases = [name for name in names if "+" not in name]
-        return {
-            "Error over the base's": _tables.candidates_table(runs, [*CANDIDATES], bases, widths)
-        }
+        of = [(n, n.removeprefix("modsync+").split(",")[0]) for n in names if "+" in n]
+        return {"ModSync over its base": _tables.ratios_table(runs, of, widths)}
+    if what in ("candidates", "choices"):
+        return {"Error over the base's": _tables.settings_table(runs, pairs(what))}
     if not what.startswith("table"):
         return {}
     problems = list(dict.fromkeys(cell.problem for cell in cells))

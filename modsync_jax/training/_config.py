@@ -200,10 +200,20 @@ class TrainConfig:
         "layer", "distance of thresholds per layer or unit", ("layer", "unit")
     )
     shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
+    masked_layers: str = _field(
+        "all",
+        "kernels that have thresholds: all, or those from one hidden layer to another ('inner')",
+        ("all", "inner"),
+    )
     structural_gradient: bool = _field(True, "let gradients reach weights through the masks")
     min_keep: float = _field(
         0.0,
         "at or below this share of kept weights, thresholds of a layer may only fall",
+        traceable=True,
+    )
+    reset_keep: float = _field(
+        0.01,
+        "at or below this share of kept weights, thresholds of a layer start again from zero",
         traceable=True,
     )
 
@@ -257,7 +267,7 @@ class TrainConfig:
                 raise ConfigError(str(unknown("measure", name, diagnostics.MEASURES)))
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
-            0: "steps seed warmup_steps weight_decay sparsity_weight min_keep"
+            0: "steps seed warmup_steps weight_decay sparsity_weight min_keep reset_keep"
             " fourier_features adaptive block_points time_limit balance causal attention",
         }.items():
             for name in names.split():
@@ -267,8 +277,11 @@ class TrainConfig:
         for name in (*positive, "fourier_scale", "omega"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.min_keep > 1:
-            raise ConfigError(f"min_keep is {self.min_keep}; it must be between 0 and 1")
+        for name in ("min_keep", "reset_keep"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.masked_layers == "inner" and self.depth < 2:
+            raise ConfigError("masked_layers is inner; this needs depth=2 or more")
         try:
             later = _phases.parse(self.then)
         except ValueError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import optax
 import optax.contrib
+from jax import Array
 
 from modsync_jax import loss_indexed, methods, optimizers, sparsity
 
@@ -68,6 +69,10 @@ def weights_optimizer(
 
 def indexed(config: "TrainConfig") -> loss_indexed.Kind:
     """The parameters of single losses that a run trains beside the weights."""
+
+    def inner(_: str, leaf: Array) -> bool:
+        return leaf.shape[-2:] == (config.width, config.width)
+
     regularizer = partial(
         sparsity.sparsity_loss,
         beta=config.beta,
@@ -84,6 +89,8 @@ def indexed(config: "TrainConfig") -> loss_indexed.Kind:
         sparsity_weight=config.sparsity_weight,
         regularizer=regularizer,
         min_keep=config.min_keep,
+        reset_keep=config.reset_keep,
+        select=inner if config.masked_layers == "inner" else None,
         structural_gradient=config.structural_gradient,
         shared=config.shared_threshold,
         pull=config.sparsity_pull,

@@ -32,8 +32,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "sparsity_pull": "constant",
         "beta": 0.3,
         "granularity": "layer",
+        "masked_layers": "all",
         "structural_gradient": True,
         "min_keep": 0.0,
+        "reset_keep": 0.01,
     },
 }
 

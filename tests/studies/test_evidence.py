@@ -134,7 +134,7 @@ def test_a_table_of_errors_marks_the_best_and_says_what_was_not_run():
     assert cells["lra"]["wave"] == cells["dcgd"]["heat"] == "not run"
 
 
-def test_candidates_are_compared_over_all_places_at_once():
+def test_settings_are_compared_over_all_places_at_once():
     error = {
         "dcgd": 1.0,
         "dcgd-proj": 2.0,
@@ -142,11 +142,20 @@ def test_candidates_are_compared_over_all_places_at_once():
         "modsync+dcgd-proj, half": 8.0,
     }
     seen = [
-        row | {"keep": 0.5}
-        for width in (8, 16)
+        row
+        | {"keep": 0.5, "selected": row["selected"] * (factor if "half" in row["variant"] else 1)}
+        for width, factor in ((8, 1), (16, 4))
         for row in runs({n: lambda p, s, e=e: e for n, e in error.items()}, width=width)
     ]
-    head, line = _tables.candidates_table(seen, ["half", "other"], ["dcgd", "dcgd-proj"], [8, 16])
-    assert head[3:] == ["dcgd, 8", "dcgd-proj, 8", "dcgd, 16", "dcgd-proj, 16"]
-    assert line[:2] == ["half", "50%"] and line[3:] == ["0.50", "4.00", "0.50", "4.00"]
-    assert line[2].startswith("1.41")  # the root of 0.5 · 4
+    pairs = {
+        name: [(f"modsync+{base}, {name}", base) for base in ("dcgd", "dcgd-proj")]
+        for name in ("half", "other")
+    }
+    head, line = _tables.settings_table(seen, pairs)
+    assert head[3:] == ["dcgd", "dcgd-proj", "width 8", "width 16", *PROBLEMS]
+    assert line[:2] == ["half", "50%"]
+    assert line[2].startswith("2.83")  # the geometric mean of 0.5 and 4, times that of 1 and 4
+    assert line[3:] == ["1.00", "8.00", "1.41", "5.66", "2.83", "2.83", "2.83"]
+    one = [row for row in seen if row["width"] == 8 and row["problem"] == "wave"]
+    head, line = _tables.settings_table(one, {"half": pairs["half"][:1]})
+    assert head == ["setting", "kept", "all"] and line[2].startswith("0.50")

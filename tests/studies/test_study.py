@@ -48,12 +48,23 @@ def test_cells_are_of_known_problems_and_variants(what, preset):
     assert {cell.width for cell in found} <= {*studies.SCALES["small"].widths}
 
 
-def test_candidates_differ_from_the_paper_s_settings():
+def test_settings_differ_from_each_other_and_from_the_paper_s():
+    asked = {**studies.CANDIDATES, **studies.CHOICES, **studies.SETUPS}
     configs = [
         dataclasses.replace(TrainConfig("modsync+dcgd"), **{**PRESETS["modsync-paper"], **settings})
-        for settings in studies.CANDIDATES.values()
+        for settings in asked.values()
     ]
     assert all(a != b for k, a in enumerate(configs) for b in configs[:k])
+
+
+@pytest.mark.parametrize("what", ["candidates", "choices"])
+def test_every_setting_has_a_base_of_its_own_setup(what):
+    for name, pairs in studies.pairs(what).items():
+        for one, base in pairs:
+            assert {one, base} <= {*studies.WHAT[what].variants}
+            changed = studies.VARIANTS[one].settings
+            setup = studies.SETUPS.get(name, {})
+            assert studies.VARIANTS[base].settings == setup and setup.items() <= changed.items()
 
 
 def test_the_rate_is_that_of_the_lowest_validation_error_of_a_finite_trial():
@@ -188,7 +199,7 @@ def test_tables_and_figures_are_made_of_the_cells_that_are_trained(what, tmp_pat
     results.runs, results.history = runs, history
     tables = studies.write(what, cells, results, "paper")
     made = {path.name for path in tmp_path.iterdir()}
-    stem = what if what == "candidates" else f"{what}-paper"
+    stem = what if what in ("candidates", "choices") else f"{what}-paper"
     ends = {"fig4": {"png", "md"}, "fig1": {"png"}, "fig2": {"png"}, "fig3": {"png"}}
     assert made == {f"{stem}.{end}" for end in ends.get(what, {"md"})}
     for table in tables.values():

@@ -19,6 +19,8 @@ MISTAKES = {
     "sparsity_weight": (-1e-4, "0 or more"),
     "block_points": (-1, "0 or more"),
     "min_keep": (1.5, "between 0 and 1"),
+    "reset_keep": (1.5, "between 0 and 1"),
+    "masked_layers": ("iner", "did you mean 'inner'"),
     "method": ("modsnc+dcgd", "did you mean 'modsync'"),
     "optimizer": ("adan", "did you mean 'adam'"),
     "schedule": ("cosin", "did you mean 'cosine'"),
@@ -48,6 +50,11 @@ def test_a_mistake_is_one_line_with_what_was_given_and_what_is_allowed(name):
     assert name in message and hint in message and "\n" not in message
     if not isinstance(value, dict):
         assert str(value) in message
+
+
+def test_masks_of_inner_layers_need_two_hidden_layers():
+    with pytest.raises(ConfigError, match="masked_layers is inner; this needs depth=2 or more"):
+        TrainConfig(masked_layers="inner", depth=1)
 
 
 def test_an_unknown_setting_gets_the_nearest_name():

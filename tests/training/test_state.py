@@ -287,6 +287,27 @@ def test_settings_of_modsync_reach_it(granularity):
     assert (expected > 0).any()
 
 
+@pytest.mark.parametrize("layers", ["all", "inner"])
+def test_thresholds_are_of_the_layers_that_are_named(layers):
+    kind = _optimizers.indexed(TrainConfig("modsync+sum", width=4, masked_layers=layers))
+    weights = {"first": jnp.ones((2, 4)), "hidden": jnp.ones((4, 4)), "last": jnp.ones((4, 1))}
+    weights = {name: {"kernel": kernel, "bias": jnp.ones(4)} for name, kernel in weights.items()}
+    own = jax.tree.leaves_with_path(kind.start(weights, 2, jax.random.key(0)))
+    expected = ["first", "hidden", "last"] if layers == "all" else ["hidden"]
+    assert [path[0].key for path, _ in own] == expected
+
+
+@pytest.mark.parametrize(("share", "starts_again"), [(0.25, True), (0.2, False)])
+def test_thresholds_start_again_at_the_share_that_is_set(share, starts_again):
+    config = TrainConfig("modsync+sum", threshold_optimizer="sgd", reset_keep=share)
+    weights = {"a": jnp.array([[1.0, 1.0, 1.0, 3.0]])}  # a quarter is above the thresholds
+    own = {"a": jnp.full((2, 1, 4), 2.0)}
+    tx = _optimizers.indexed(config).tx
+    slopes, moves = jax.tree.map(jnp.zeros_like, (own, weights))
+    shifts, _ = tx.update(slopes, tx.init(own), own, weights=weights, moves=moves)
+    assert (optax.apply_updates(own, shifts)["a"] == 0).all() == starts_again
+
+
 def test_the_pull_on_thresholds_can_fall_with_the_losses():
     config = TrainConfig(
         "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=1.0, sparsity_weight=0.5,
