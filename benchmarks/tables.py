@@ -3,7 +3,8 @@
 Usage: python -m benchmarks.tables
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is the name of a file in
 benchmarks/results/ without its suffix, or `across NAME` for a table with one column per size or
-method. `NAME of one,another` keeps the rows of these methods, peers or parts.
+method. `NAME of one,another` keeps the rows of these methods, peers or parts. `from PATH` is the
+file of a study, such as results/candidates/candidates.md.
 """
 
 import json
@@ -455,6 +456,8 @@ def across(content: dict) -> list[list[str]]:
 
 def table(name: str) -> str:
     """The table of a marker as Markdown."""
+    if name.startswith("from "):
+        return (DOCS.parent / name.removeprefix("from ")).read_text().strip()
     called, _, kept = name.partition(" of ")
     file = called.removeprefix("across ")
     content = json.loads((RESULTS / f"{file}.json").read_text())
@@ -476,7 +479,7 @@ def table(name: str) -> str:
 def updated(page: str) -> str:
     """The page with all its tables rewritten."""
     pattern = re.compile(
-        r"<!-- (?P<name>(across )?\w+( of [^>]+)?) -->\n.*?<!-- end -->", re.DOTALL
+        r"<!-- (?P<name>(across )?\w+( of [^>]+)?|from [^ >]+) -->\n.*?<!-- end -->", re.DOTALL
     )
 
     def made(match: re.Match) -> str:

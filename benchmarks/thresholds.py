@@ -1,14 +1,15 @@
 """Question: what moves the thresholds of ModSync, and does every run end in over-pruning?
 
 Burgers' equation by modsync+dcgd with five hidden layers, in the settings of
-docs/studies/protocol.md. At twenty marks of a training, the forces on the thresholds of each layer
-are taken apart: the gradient of the losses (its mean over 16 batches, and its deviation between
-them), the pull of the sparsity loss that raises thresholds (R_w ∂R_s), the pull that draws the
-objectives' thresholds together (R_s ∂R_w), and the step that Adam makes of their sum, in units of
-its rate. Forces are root mean squares over the units and objectives of a layer.
+docs/studies/protocol.md, with the thresholds of the paper and with this package's. At twenty marks
+of a training, the forces on the thresholds of each layer are taken apart: the gradient of the
+losses (its mean over 16 batches, and its deviation between them), the pull of the sparsity loss
+that raises thresholds (R_w ∂R_s), the pull that draws the objectives' thresholds together
+(R_s ∂R_w), and the step that Adam makes of their sum, in units of its rate. Forces are root mean
+squares over the units and objectives of a layer.
 
-Usage: python -m benchmarks.thresholds [--widths=16,128] [--weights=0,1e-6,1e-5,1e-4,1e-3]
-       [--seeds=0,1,2] [--cores=1]
+Usage: python -m benchmarks.thresholds [--presets=paper,default] [--widths=16,128]
+       [--weights=0,1e-6,1e-5,1e-4,1e-3] [--seeds=0,1,2] [--cores=1]
 `weights` are those of the sparsity loss. Finished runs are in benchmarks/results/thresholds.json
 and are not run again.
 """
@@ -32,6 +33,7 @@ from . import machine, rows
 PyTree = Any
 RESULTS = Path(__file__).parent / "results" / "thresholds.json"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PRESETS = {"paper": "modsync-paper", "default": ""}
 WIDTHS = ("16", "128")
 WEIGHTS = ("0", "1e-6", "1e-5", "1e-4", "1e-3")
 SHOWN = 1e-4  # the weight of the paper, whose forces are drawn
@@ -41,9 +43,12 @@ _MARKS, _BATCHES, _BATCH_KEY = 20, 16, 10**6
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    asked, cores = rows.asked(__doc__, _one, minutes=0.0, seeds=3, width=WIDTHS, weight=WEIGHTS)
+    axes: dict[str, Any] = {"preset": PRESETS, "width": WIDTHS, "weight": WEIGHTS}
+    asked, cores = rows.asked(__doc__, _one, minutes=0.0, seeds=3, **axes)
     wanted = (
-        {"width": int(a["width"]), "weight": float(a["weight"]), "seed": a["seed"]} for a in asked
+        {name: a[name] for name in ("preset", "seed")}
+        | {"width": int(a["width"]), "weight": float(a["weight"])}
+        for a in asked
     )
     rows.fill("benchmarks.thresholds", RESULTS, wanted, cores, _line)
     pictures()
@@ -58,13 +63,13 @@ def pictures() -> None:
 
 def draw_shares(done: list[rows.Row]) -> Figure:
     """Draws kept shares and errors against steps, a line for each weight of the sparsity loss."""
-    widths = sorted({row["width"] for row in done})
-    figure = Figure(figsize=(4.2 * len(widths) + 1.6, 5.6))
-    panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
-    for column, width in zip(panels.T, widths, strict=True):
-        column[0].set_title(f"width {width}")
+    places = _places(done)
+    figure = Figure(figsize=(2.9 * len(places) + 1.8, 5.4))
+    panels = figure.subplots(2, len(places), sharex=True, sharey="row", squeeze=False)
+    for column, (preset, width) in zip(panels.T, places, strict=True):
+        column[0].set_title(f"{preset}, width {width}")
         for weight in sorted({row["weight"] for row in done}):
-            runs = [r for r in done if (r["width"], r["weight"]) == (width, weight)]
+            runs = [r for r in _of(done, preset, width) if r["weight"] == weight]
             if not runs:
                 continue
             for axis, name in zip(column, ("kept", "errors"), strict=True):
@@ -82,12 +87,11 @@ def draw_shares(done: list[rows.Row]) -> Figure:
 def draw_forces(done: list[rows.Row]) -> Figure:
     """Draws the forces on the thresholds of each layer against steps, for the paper's weight."""
     shown = [row for row in done if row["weight"] == SHOWN]
-    widths = sorted({row["width"] for row in shown})
-    layers = list(shown[0]["forces"])
-    figure = Figure(figsize=(2.3 * len(layers) + 1.8, 2.4 * len(widths) + 0.4))
-    panels = figure.subplots(len(widths), len(layers), sharex=True, sharey=True, squeeze=False)
-    for line, width in zip(panels, widths, strict=True):
-        runs = [row for row in shown if row["width"] == width]
+    places, layers = _places(shown), list(shown[0]["forces"])
+    figure = Figure(figsize=(2.1 * len(layers) + 1.8, 2.1 * len(places) + 0.6))
+    panels = figure.subplots(len(places), len(layers), sharex=True, sharey=True, squeeze=False)
+    for line, (preset, width) in zip(panels, places, strict=True):
+        runs = _of(shown, preset, width)
         for axis, layer in zip(line, layers, strict=True):
             for name in FORCES:
                 values = np.array([run["forces"][layer][name] for run in runs])
@@ -95,7 +99,7 @@ def draw_forces(done: list[rows.Row]) -> Figure:
                 axis.plot(runs[0]["steps"][1:], mean, label=name)
             axis.set_yscale("log")
             axis.xaxis.set_major_formatter("{x:,.0f}")
-        line[0].set_ylabel(f"width {width}")
+        line[0].set_ylabel(f"{preset}, width {width}")
     for number, axis in enumerate(panels[0], 1):
         axis.set_title(f"layer {number}")
     figure.supxlabel("step", fontsize=10.5)
@@ -104,10 +108,20 @@ def draw_forces(done: list[rows.Row]) -> Figure:
     return figure
 
 
-def _one(width: int, weight: float, seed: int) -> dict[str, Any]:
+def _places(done: list[rows.Row]) -> list[tuple[str, int]]:
+    """The presets and widths of runs, in order."""
+    return [(p, w) for p in PRESETS for w in sorted({r["width"] for r in done if r["preset"] == p})]
+
+
+def _of(done: list[rows.Row], preset: str, width: int) -> list[rows.Row]:
+    return [row for row in done if (row["preset"], row["width"]) == (preset, width)]
+
+
+def _one(preset: str, width: int, weight: float, seed: int) -> dict[str, Any]:
     scale = studies.SCALES["small"]
     config = TrainConfig.from_settings(
         {
+            "preset": PRESETS[preset],
             "method": "modsync+dcgd",
             "width": width,
             "depth": scale.depth,
@@ -153,16 +167,17 @@ def forces(
     """The forces on the thresholds of each layer, and Adam's step in units of its rate."""
     losses_and_grads = gradients.value_and_objective_grads(losses.trained)
 
-    def slopes(number: Array) -> PyTree:
+    def slopes(number: Array) -> tuple[Array, PyTree]:
         key = jax.random.fold_in(jax.random.key(_BATCH_KEY), number)
-        _, grads = losses_and_grads(params, losses.sample(key, 1, jnp.dtype(config.dtype)))
-        return losses.kind.pick(grads.thresholds, params.thresholds)
+        values, grads = losses_and_grads(params, losses.sample(key, 1, jnp.dtype(config.dtype)))
+        return values.sum(), losses.kind.pick(grads.thresholds, params.thresholds)
 
-    of_batches = jax.lax.map(slopes, jnp.arange(_BATCHES))
+    totals, of_batches = jax.lax.map(slopes, jnp.arange(_BATCHES))
+    weight = config.sparsity_weight * (totals.mean() if config.sparsity_pull == "losses" else 1.0)
 
     def pull(beta: float) -> PyTree:
         loss = partial(sparsity.sparsity_loss, beta=beta)
-        return jax.tree.map(lambda g: config.sparsity_weight * g, jax.grad(loss)(params.thresholds))
+        return jax.tree.map(lambda g: weight * g, jax.grad(loss)(params.thresholds))
 
     both, plain = pull(config.beta), pull(float("inf"))
     is_state = lambda node: isinstance(node, optax.ScaleByAdamState)  # noqa: E731
@@ -206,8 +221,8 @@ def _rms(x: Array) -> Array:
 
 def _line(row: rows.Row) -> str:
     return (
-        f"width {row['width']}, weight {row['weight']:g}, seed {row['seed']}: kept "
-        f"{row['kept'][-1]:.0%}, error {row['errors'][-1]:.2e}"
+        f"{row['preset']}, width {row['width']}, weight {row['weight']:g}, seed {row['seed']}: "
+        f"kept {row['kept'][-1]:.0%}, error {row['errors'][-1]:.2e}"
     )
 
 

@@ -183,15 +183,15 @@ class TrainConfig:
     threshold_optimizer: str = _field("adam", "optimiser of the thresholds", ("adam", "sgd"))
     threshold_learning_rate: float = _field(1e-4, "learning rate of the thresholds", traceable=True)
     threshold_schedule: str = _field(
-        "constant",
-        "rate of the thresholds over steps: constant, or in proportion to that of the weights",
-        ("constant", "weights"),
+        "weights",
+        "rate of the thresholds over steps: in proportion to that of the weights, or constant",
+        ("weights", "constant"),
     )
     sparsity_weight: float = _field(1e-4, "weight of the sparsity loss, lambda_s", traceable=True)
     sparsity_pull: str = _field(
-        "constant",
-        "whether the sparsity loss has a constant weight, or one times the sum of the losses",
-        ("constant", "losses"),
+        "losses",
+        "weight of the sparsity loss: in proportion to the sum of the losses, or constant",
+        ("losses", "constant"),
     )
     beta: float = _field(
         0.3, "temperature of the synchronisation; inf switches it off", traceable=True
