@@ -370,7 +370,8 @@ def starts(problem: str, seed: int, objectives: str, start: str, minutes: float)
     """The recipe after Adam steps by a method, or after none."""
     first: dict[str, Any] = {"objectives": objectives}
     if start != "none":
-        first |= {"method": start, "steps": _STEPS, "schedule": "cosine"}
+        first |= {**PRESETS["modsync-paper"], "method": start}
+        first |= {"steps": _STEPS, "schedule": "cosine"}
     return _recipe(problem, seed, minutes, **first)
 
 

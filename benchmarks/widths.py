@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 import modsync_jax
 from modsync_jax import diagnostics, gradients, problems, reporting
-from modsync_jax.training import Solution, TrainConfig, _losses
+from modsync_jax.training import PRESETS, Solution, TrainConfig, _losses
 
 from . import machine, rows
 
@@ -109,7 +109,8 @@ def draw_ratios(done: list[rows.Row]) -> Figure:
 
 
 def _one(width: int, method: str, seed: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {"width": width, "depth": _DEPTH, "seed": seed, "steps": _STEPS}
+    size = {"width": width, "depth": _DEPTH, "seed": seed, "steps": _STEPS}
+    settings: dict[str, Any] = {**PRESETS["modsync-paper"], **size}
     solution = modsync_jax.solve(
         "burgers", method, **settings, eval_every=_EVERY, checkpoint_every=_STEPS, progress=False
     )

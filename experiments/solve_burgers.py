@@ -30,7 +30,6 @@ FIRST_ORDER: dict[str, Any] = {
     "depth": 5,
     "learning_rate": 2e-3,
     "schedule": "cosine",
-    "min_keep": 0.5,
 }
 
 

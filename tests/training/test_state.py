@@ -141,7 +141,8 @@ def test_the_method_is_built_for_the_residual_and_the_thresholds_rate(seen):
     tx, own = seen.given["beside"].tx, {"w": jnp.zeros((2, 1, 3))}
     weights, moves = {"w": jnp.ones((4, 3))}, {"w": jnp.zeros((4, 3))}
     ones = jax.tree.map(jnp.ones_like, own)
-    moved, _ = tx.update(ones, tx.init(own), own, weights=weights, moves=moves)
+    given = {"weights": weights, "moves": moves, "losses": jnp.ones(2)}
+    moved, _ = tx.update(ones, tx.init(own), own, **given)
     # Adam's first step is the rate; its bias correction, 1 - 0.999 in float32, is good to 1e-5.
     np.testing.assert_allclose(moved["w"], -7e-3, rtol=1e-4)
 
@@ -263,8 +264,9 @@ def test_settings_of_modsync_reach_it(granularity):
     """By a step of size 1 from gradients of zero, which follows the regulariser alone."""
     settings = {"granularity": granularity, "beta": 0.7, "sparsity_weight": 3e-3}
     config = TrainConfig(
-        "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=1.0, **settings
-    )
+        "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=1.0,
+        sparsity_pull="constant", **settings,
+    )  # fmt: skip
     keys = jax.random.split(jax.random.key(0))
     weights = {"a": jax.random.normal(keys[0], (9, 3))}
     own = {"a": jax.random.uniform(keys[1], (2, 1, 3), maxval=0.1)}
@@ -299,7 +301,8 @@ def test_thresholds_are_of_the_layers_that_are_named(layers):
 
 @pytest.mark.parametrize(("share", "starts_again"), [(0.25, True), (0.2, False)])
 def test_thresholds_start_again_at_the_share_that_is_set(share, starts_again):
-    config = TrainConfig("modsync+sum", threshold_optimizer="sgd", reset_keep=share)
+    constant = {"threshold_optimizer": "sgd", "sparsity_pull": "constant"}
+    config = TrainConfig("modsync+sum", reset_keep=share, **constant)
     weights = {"a": jnp.array([[1.0, 1.0, 1.0, 3.0]])}  # a quarter is above the thresholds
     own = {"a": jnp.full((2, 1, 4), 2.0)}
     tx = _optimizers.indexed(config).tx
@@ -332,7 +335,7 @@ def test_thresholds_can_follow_the_schedule_of_the_weights(schedule):
     settings = {"schedule": schedule, "decay_rate": 0.5, "decay_steps": 3, "steps": 12}
     config = TrainConfig(
         "modsync+sum", threshold_optimizer="sgd", threshold_learning_rate=0.01, warmup_steps=2,
-        threshold_schedule="weights", **settings,
+        threshold_schedule="weights", sparsity_pull="constant", **settings,
     )  # fmt: skip
     rate = _optimizers.learning_rate(config, config.phases[0], first=True)
     weights, own = {"a": jnp.ones((4, 3))}, {"a": jnp.zeros((2, 1, 3))}
