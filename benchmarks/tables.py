@@ -442,7 +442,10 @@ KINDS = {
 def across(content: dict) -> list[list[str]]:
     """A row per method with the step's ratio to Adam by size, or per problem with errors."""
     if "table" in content:
-        cells = {(r["problem"], r["method"]): _error(r, "selected") for r in content["table"]}
+        cells = {
+            (r["problem"], r["method"]): _error(r, "selected") + _failures(r)
+            for r in content["table"]
+        }
         first = "problem"
     else:
         cells = {(r["method"], r["size"]): f"{r['over_adam']:.2f}" for r in content["rows"]}
@@ -489,10 +492,14 @@ def updated(page: str) -> str:
 
 
 def _error(row: Mapping[str, Any], kind: str) -> str:
-    """The geometric mean of an error over the seeds that did not fail, its spread, the failures."""
-    good = row["seeds"] - row["failed"]
-    text = _scientific(row[kind]) + (f" (×÷ {row[f'{kind}_spread']:.2f})" if good > 1 else "")
-    return text + (f", {row['failed']} of {row['seeds']} failed" if 0 < good < row["seeds"] else "")
+    """The geometric mean of an error over the seeds that did not fail, and its spread."""
+    several = row["seeds"] - row["failed"] > 1
+    return _scientific(row[kind]) + (f" (×÷ {row[f'{kind}_spread']:.2f})" if several else "")
+
+
+def _failures(row: Mapping[str, Any]) -> str:
+    some = 0 < row["failed"] < row["seeds"]
+    return f", {row['failed']} of {row['seeds']} failed" if some else ""
 
 
 def _scientific(value: float) -> str:

@@ -562,6 +562,45 @@ MUTANTS = [
         ("_of_each(np.bool_(flag)).any()", "_of_each(np.bool_(flag)).all()"),
         ("np.uint8))[0].tobytes()", "np.uint8))[-1].tobytes()"),
     ),
+    *rows(
+        "studies/_evidence.py",
+        "tests/studies/test_evidence.py",
+        ("if all((p, s) in logs for p in problems)", "if any((p, s) in logs for p in problems)"),
+        ("math.sqrt(len(values))", "math.sqrt(len(values) - 1)"),
+        ("values.std(ddof=1)", "values.std(ddof=0)"),
+        ("(1 + _COVERAGE) / 2", "_COVERAGE"),
+        ("upper[problem, seed] - lower[problem, seed]", "lower[problem, seed] - upper[problem, seed]"),
+        ("if math.isfinite(error) else 1.0", "if math.isfinite(error) else 0.0"),
+        ("len(known) - rank", "len(known)"),
+        ("base, width).low > mean_error(runs, standard, width).high", "base, width).mean > mean_error(runs, standard, width).mean"),
+    ),
+    *rows(
+        "studies/_tables.py",
+        "tests/studies/test_evidence.py",
+        ("_HALF if fails else _LEVEL", "_LEVEL"),
+        ("if ratio.high <= bound", "if ratio.mean <= bound"),
+        ("if ratio.low > bound", "if ratio.mean > bound"),
+        ("for pair in pairs if pair[1] == base", "for pair in pairs"),
+        ("(min(RATES), max(RATES))", "(min(RATES),)"),
+    ),
+    *rows(
+        "studies/_results.py",
+        "tests/studies/test_study.py::test_runs_of_another_size_are_not_mixed_in tests/studies/test_study.py::test_results_are_rows_that_survive_the_file",
+        ("if _cell(row) != cell]", "]"),
+        ('"seeds", "width", "widths")', '"seeds", "steps", "width", "widths")'),
+    ),
+    *rows(
+        "training/_optimizers.py",
+        "tests/training/test_state.py",
+        ("if config.masked_layers == \"inner\" else None", "if config.masked_layers == \"all\" else None"),
+        ("reset_keep=config.reset_keep", "reset_keep=0.01"),
+        ("pull=config.sparsity_pull", 'pull="constant"'),
+    ),
+    *rows(
+        "diagnostics/_direction.py",
+        "tests/diagnostics/test_watch.py",
+        ("grads=leaf, inner=None, products=None", "grads=leaf, inner=None"),
+    ),
 ]  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def _logs(runs: Sequence[Row], variant: str, width: int) -> dict[tuple[str, int]
     return {
         (row["problem"], row["seed"]): math.log(error_of(row))
         for row in runs
-        if row["variant"] == variant and row["width"] == width and row["stage"] == "final"
+        if row["variant"] == variant and row["width"] == width
     }
 
 
