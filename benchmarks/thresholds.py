@@ -37,7 +37,12 @@ PRESETS = {"paper": "modsync-paper", "default": ""}
 WIDTHS = ("16", "128")
 WEIGHTS = ("0", "1e-6", "1e-5", "1e-4", "1e-3")
 SHOWN = 1e-4  # the weight of the paper, whose forces are drawn
-FORCES = ("losses", "between batches", "raising", "together")
+FORCES = {
+    "losses": "losses, mean",
+    "between batches": "losses, between batches",
+    "raising": "pull that raises",
+    "together": "pull together",
+}
 _MARKS, _BATCHES, _BATCH_KEY = 20, 16, 10**6
 
 
@@ -93,16 +98,15 @@ def draw_forces(done: list[rows.Row]) -> Figure:
     for line, (preset, width) in zip(panels, places, strict=True):
         runs = _of(shown, preset, width)
         for axis, layer in zip(line, layers, strict=True):
-            for name in FORCES:
+            for name, label in FORCES.items():
                 values = np.array([run["forces"][layer][name] for run in runs])
                 mean = np.exp(np.log(np.maximum(values, 1e-12)).mean(0))
-                axis.plot(runs[0]["steps"][1:], mean, label=name)
+                axis.plot(np.array(runs[0]["steps"][1:]) / 1_000, mean, label=label)
             axis.set_yscale("log")
-            axis.xaxis.set_major_formatter("{x:,.0f}")
         line[0].set_ylabel(f"{preset}, width {width}")
     for number, axis in enumerate(panels[0], 1):
         axis.set_title(f"layer {number}")
-    figure.supxlabel("step", fontsize=10.5)
+    figure.supxlabel("thousand steps", fontsize=10.5)
     figure.supylabel("force on a threshold", fontsize=10.5)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper")
     return figure
