@@ -26,6 +26,8 @@ _RENAMED = {"chunk_points": "block_points"}
 _POLISH = "then='lbfgs(points=8):3000', a phase of 3,000 iterations"
 _REPLACED = {"polish_steps": _POLISH, "polish_points": _POLISH}
 _RENAMED_VALUES = {("objectives", "paper"): "grouped"}
+# What runs of ModSync did before they had these settings, whose defaults are others.
+_BEFORE = {"threshold_schedule": "constant", "sparsity_pull": "constant"}
 
 # The sections of `--help`, by the first setting of each.
 SECTIONS = {
@@ -41,7 +43,8 @@ SECTIONS = {
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Translates a `config.json` of any format into the present format.
 
-    Settings that the file lacks get their defaults, which leave older runs as they were.
+    Settings that the file lacks have their defaults, which leave older runs as they were, but for
+    two settings of ModSync, which are added.
 
     Raises:
       ConfigError: on a format newer than this program knows.
@@ -67,6 +70,8 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         count, points = new.pop("polish_steps", 0), new.pop("polish_points", 8)
         polish = _phases.Phase("lbfgs", count, _phases.LBFGS(points=points))
         new["then"] = str(polish) if count else ""
+    if "modsync" in new.get("method", ""):
+        new = {**_BEFORE, **new}
     if new.get("architecture"):  # attributes that networks did not have yet
         new["architecture"] = {"omega": 1.0, **new["architecture"]}
     return new

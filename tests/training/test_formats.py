@@ -54,6 +54,16 @@ def test_an_older_run_goes_on_and_its_new_columns_join_the_old_ones(run):
     assert read_config(run)["format"] == training.FORMAT
 
 
+@pytest.mark.parametrize("name", ["format-1", "format-1-modsync", "format-3-modsync"])
+def test_thresholds_of_an_older_run_stay_as_they_were(name):
+    found = read_config(FIXTURES / name)
+    config = TrainConfig.from_stored(found)
+    if "modsync" in name:
+        assert (config.threshold_schedule, config.sparsity_pull) == ("constant", "constant")
+    else:  # a run without thresholds can be resumed by the command that began it
+        assert (config.threshold_schedule, config.sparsity_pull) == ("weights", "losses")
+
+
 def test_an_older_run_of_modsync_is_loaded(tmp_path):
     run = shutil.copytree(FIXTURES / "format-1-modsync", tmp_path / "run")
     solution = modsync_jax.load(run)
