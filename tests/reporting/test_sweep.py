@@ -190,7 +190,7 @@ def test_without_a_reference_networks_are_ranked_by_their_unweighted_loss(folder
     np.savez(path / "metrics.npz", **{"steps": STEPS, **curves, "term/left": np.full((2, 3), 3.0)})
     page = reporting.write_sweep(folder).read_text()
     assert "boundary=1.0 has the lowest unweighted loss" in page
-    _, losses = _sweep._outcomes(folder)["dcgd-1.0"]
+    losses = _sweep.outcome_of(reporting.evaluations(folder)["dcgd-1.0"])
     np.testing.assert_array_equal(losses, np.full(3, 5.0))
 
 
