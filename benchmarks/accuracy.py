@@ -36,13 +36,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modsync_jax import problems, reporting, training
+from modsync_jax import problems, reporting
 
 RESULTS = Path(__file__).parent / "results"
 EXPONENTIAL = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
 
 APART = "dcgd, coefficient apart"
-PAPER = dict(training.PRESETS["modsync-paper"])
 
 Settings = dict[str, dict[str, Any]]
 Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
@@ -51,7 +50,7 @@ Study = list[tuple[str, str, dict]]  # problem, label of the method, settings
 def wide() -> Study:
     size = {"width": 128, "depth": 5, "steps": 12_000}
     methods: Settings = {name: {"method": name} for name in ("sum", "dcgd", "dcgd-proj")}
-    methods["modsync+dcgd"] = PAPER | {"method": "modsync+dcgd"}
+    methods["modsync+dcgd"] = {"method": "modsync+dcgd", "preset": "modsync-paper"}
     methods["modsync+dcgd min_keep=0.5"] = methods["modsync+dcgd"] | {"min_keep": 0.5}
     return [("burgers", label, size | method) for label, method in methods.items()]
 

@@ -33,9 +33,9 @@ def asked(
     doc: str,
     one: Callable[..., Row],
     *,
-    minutes: float,
+    minutes: float | None = None,
     seeds: int,
-    **axes: Iterable[str],
+    **axes: Iterable[Any],
 ) -> tuple[list[Row], int]:
     """Reads the command line of a benchmark and returns what it asks for.
 
@@ -44,9 +44,10 @@ def asked(
     Args:
       doc: the benchmark's docstring, whose first line is its question.
       one: from the settings of a run to what it found.
-      minutes: the default of `--minutes`.
+      minutes: the default of `--minutes`; without it there is no such option.
       seeds: the default of `--seeds` is 0, 1, ... below this.
-      **axes: the values of `problem`, the option `--problems`, and of other settings.
+      **axes: the values of `problem`, the option `--problems`, and of other settings, all of the
+        type of the first one.
 
     Returns:
       The product of seeds and axes, as the settings of runs, of which the last axis varies fastest,
@@ -55,10 +56,14 @@ def asked(
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     most = len(os.sched_getaffinity(0))
     parser.add_argument("--cores", type=int, default=most, help="of each run; all by default")
-    parser.add_argument("--minutes", type=float, default=minutes)
+    if minutes is not None:
+        parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--seeds", default=",".join(map(str, range(seeds))))
+    kinds: dict[str, Callable[[str], Any]] = {"seed": int}
     for name, values in axes.items():
-        parser.add_argument(f"--{name}s", default=",".join(values))
+        default = list(values)
+        kinds[name] = type(default[0])
+        parser.add_argument(f"--{name}s", default=",".join(map(str, default)))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     if not 1 <= options["cores"] <= most:
@@ -66,11 +71,9 @@ def asked(
     if options["one"]:
         print(json.dumps(one(**json.loads(options["one"]))))
         sys.exit()
-    chosen = [options[f"{name}s"].split(",") for name in ("seed", *axes)]
-    runs = [
-        {**dict(zip(axes, values, strict=True)), "seed": int(seed), "minutes": options["minutes"]}
-        for seed, *values in itertools.product(*chosen)
-    ]
+    chosen = [[kind(text) for text in options[f"{n}s"].split(",")] for n, kind in kinds.items()]
+    limit = {} if minutes is None else {"minutes": options["minutes"]}
+    runs = [dict(zip(kinds, values, strict=True)) | limit for values in itertools.product(*chosen)]
     return runs, options["cores"]
 
 

@@ -47,7 +47,6 @@ NU = 0.01 / math.pi
 
 METHODS = [name for name, part in methods.PARTS.items() if part.kind != "per loss"]
 METHODS += [f"modsync+{base}" for base in ("sum", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
-METHODS += ["adapters"]
 
 # Steps between those that cost more; 2 otherwise, because M-ConFIG alternates between objectives.
 PERIODS = {"ntk": 100, "lra": 10}
@@ -74,6 +73,7 @@ STUDIES = {
         "sum,lra,dcgd,lra+dcgd",
         peers=False,
     ),
+    "adapters": Study("burgers", {}, "5x128", "sum,adapters", peers=False),
 }
 
 

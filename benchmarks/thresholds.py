@@ -34,8 +34,8 @@ PyTree = Any
 RESULTS = Path(__file__).parent / "results" / "thresholds.json"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PRESETS = {"paper": "modsync-paper", "default": ""}
-WIDTHS = ("16", "128")
-WEIGHTS = ("0", "1e-6", "1e-5", "1e-4", "1e-3")
+WIDTHS = (16, 128)
+WEIGHTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 SHOWN = 1e-4  # the weight of the paper, whose forces are drawn
 FORCES = {
     "losses": "losses, mean",
@@ -49,13 +49,8 @@ _MARKS, _BATCHES, _BATCH_KEY = 20, 16, 10**6
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     axes: dict[str, Any] = {"preset": PRESETS, "width": WIDTHS, "weight": WEIGHTS}
-    asked, cores = rows.asked(__doc__, _one, minutes=0.0, seeds=3, **axes)
-    wanted = (
-        {name: a[name] for name in ("preset", "seed")}
-        | {"width": int(a["width"]), "weight": float(a["weight"])}
-        for a in asked
-    )
-    rows.fill("benchmarks.thresholds", RESULTS, wanted, cores, _line)
+    runs, cores = rows.asked(__doc__, _one, seeds=3, **axes)
+    rows.fill("benchmarks.thresholds", RESULTS, runs, cores, _line)
     pictures()
 
 
@@ -144,10 +139,10 @@ def _one(preset: str, width: int, weight: float, seed: int) -> dict[str, Any]:
     losses = _losses.build(problem, network, config, lambda points: points)
     references = _measure.references(problem, config)
     look = jax.jit(partial(forces, losses, config))
-    state, found = program.init(seed), []
-    state, first = program.evaluate(state, references)
-    seen = [first]
+    found = []
     with jax.default_matmul_precision(config.matmul_precision):
+        state, first = program.evaluate(program.init(seed), references)
+        seen = [first]
         for _ in range(_MARKS):
             state = program.advance(state, 0, scale.steps // _MARKS)
             state, row = program.evaluate(state, references)

@@ -33,7 +33,7 @@ from . import machine, rows
 PyTree = Any
 RESULTS = Path(__file__).parent / "results" / "widths.json"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-WIDTHS = ("16", "32", "64", "128", "256")
+WIDTHS = (16, 32, 64, 128, 256)
 METHODS = ("sum", "dcgd", "modsync+dcgd")
 EPSILONS = (1e-12, 1e-6, 1e-3)
 _COSINE = 0.01
@@ -42,9 +42,8 @@ _DEPTH, _STEPS, _EVERY = 5, 5_000, 100
 
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
-    asked, cores = rows.asked(__doc__, _one, minutes=0.0, seeds=3, width=WIDTHS, method=METHODS)
-    wanted = ({"width": int(a["width"]), "method": a["method"], "seed": a["seed"]} for a in asked)
-    rows.fill("benchmarks.widths", RESULTS, wanted, cores, _line)
+    runs, cores = rows.asked(__doc__, _one, seeds=3, width=WIDTHS, method=METHODS)
+    rows.fill("benchmarks.widths", RESULTS, runs, cores, _line)
     pictures()
 
 

@@ -294,6 +294,9 @@ def test_a_command_line_asks_for_a_product_of_runs_or_does_one(monkeypatch, caps
     with pytest.raises(SystemExit) as ended:
         asked('--one={"seed": 4}')
     assert not ended.value.code and json.loads(capsys.readouterr().out) == {"found": 5}
+    monkeypatch.setattr("sys.argv", ["program", "--weights=1e-3"])
+    found, _ = rows.asked("Question?", dict, seeds=1, width=(16, 128), weight=(0.5,))
+    assert found == [{"seed": 0, "width": width, "weight": 1e-3} for width in (16, 128)]
 
 
 def test_a_history_is_selected_by_finite_scores_and_thinned():

@@ -24,7 +24,6 @@ from modsync_jax.studies._plan import (
     VARIANTS,
     WHAT,
     cells,
-    pairs,
     variants,
 )
 from modsync_jax.studies._results import Results
@@ -52,7 +51,6 @@ __all__ = [
     "corrected",
     "failing",
     "mean_error",
-    "pairs",
     "processor",
     "train_cell",
     "variants",

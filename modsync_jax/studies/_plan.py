@@ -103,6 +103,9 @@ SCALES: Mapping[str, Scale] = {
 }
 
 
+Pairs = Sequence[tuple[str, str]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _What:
     """What a table or figure needs.
@@ -112,12 +115,20 @@ class _What:
       variants: names of `VARIANTS`.
       problems: names of problems.
       all_widths: whether it needs all widths of a scale, or the one of its tables.
+      pairs: methods and their bases by the name of a setting, where settings are compared.
     """
 
     title: str
     variants: Sequence[str]
     problems: Sequence[str]
     all_widths: bool
+    pairs: Mapping[str, Pairs] = dataclasses.field(default_factory=dict)
+
+
+def _settings(title: str, pairs: Mapping[str, Pairs], all_widths: bool) -> _What:
+    """A comparison of settings of thresholds, on the two problems that are quickest to train."""
+    variants = dict.fromkeys(name for of in pairs.values() for pair in of for name in pair[::-1])
+    return _What(title, tuple(variants), ("burgers", "helmholtz2d"), all_widths, pairs)
 
 
 WHAT: Mapping[str, _What] = {
@@ -132,39 +143,21 @@ WHAT: Mapping[str, _What] = {
     "fig2": _What("Cosine against step", ("adam",), ("burgers",), True),
     "fig3": _What("Interaction against width", ("adam", "dcgd", _SYNCED[0]), ("burgers",), True),
     "fig4": _What("Error against width", ("adam", *_BASES, *_SYNCED), _FOUR, True),
-    "candidates": _What(
+    "candidates": _settings(
         "Settings of thresholds",
-        (*_BASES, *(f"{name}, {candidate}" for candidate in CANDIDATES for name in _SYNCED)),
-        ("burgers", "helmholtz2d"),
-        True,
+        {name: [(f"modsync+{base}, {name}", base) for base in _BASES] for name in CANDIDATES},
+        all_widths=True,
     ),
-    "choices": _What(
+    "choices": _settings(
         "What the paper leaves open",
-        (
-            *("dcgd", *(f"dcgd, {name}" for name in SETUPS)),
-            *(f"modsync+dcgd, {name}" for name in ("paper", *CHOICES, *SETUPS)),
-        ),
-        ("burgers", "helmholtz2d"),
-        False,
+        {
+            **{name: [(f"modsync+dcgd, {name}", "dcgd")] for name in ("paper", *CHOICES)},
+            **{name: [(f"modsync+dcgd, {name}", f"dcgd, {name}")] for name in SETUPS},
+        },
+        all_widths=False,
     ),
 }
 """The paper's tables and figures, the choice of the default, and what the paper leaves open."""
-
-Pairs = Sequence[tuple[str, str]]
-
-
-def pairs(what: str) -> Mapping[str, Pairs]:
-    """Returns methods and their bases, by the name of what they have in common.
-
-    Args:
-      what: `candidates` or `choices`.
-    """
-    if what == "candidates":
-        return {name: [(f"modsync+{base}, {name}", base) for base in _BASES] for name in CANDIDATES}
-    bases = {name: f"dcgd, {name}" if name in SETUPS else "dcgd" for name in (*CHOICES, *SETUPS)}
-    return {
-        name: [(f"modsync+dcgd, {name}", base)] for name, base in {"paper": "dcgd", **bases}.items()
-    }
 
 
 def variants(what: str, preset: str) -> list[str]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from modsync_jax import reporting
 from modsync_jax.studies import _pictures, _tables
 from modsync_jax.studies._cells import Cell
-from modsync_jax.studies._plan import pairs, variants
+from modsync_jax.studies._plan import WHAT, variants
 from modsync_jax.studies._results import Results
 
 Table = list[list[str]]
@@ -20,7 +20,8 @@ def write(
     """Writes a table or figure of the cells that are trained, beside the results.
 
     Args:
-      what: a name of `WHAT`; the files are `<what>-<preset>.md` and `.png`.
+      what: a name of `WHAT`; the files are `<what>-<preset>.md` and `.png`, without the preset
+        where settings are compared.
       cells: its cells; those not trained are left out of figures and marked in tables.
       results: the study's.
       preset: as in `variants`.
@@ -30,7 +31,7 @@ def write(
     """
     names = variants(what, preset)
     runs = results.final(cells)
-    stem = results.folder / (what if what in ("candidates", "choices") else f"{what}-{preset}")
+    stem = results.folder / (what if WHAT[what].pairs else f"{what}-{preset}")
     draw: Mapping[str, Callable[[], Figure]] = {
         "fig1": partial(_pictures.draw_errors, runs, names),
         "fig2": partial(_pictures.draw_cosines, results.evaluations(cells), names[0]),
@@ -55,8 +56,8 @@ def _tables_of(
     if what == "fig4":
         of = [(n, n.removeprefix("modsync+").split(",")[0]) for n in names if "+" in n]
         return {"ModSync over its base": _tables.ratios_table(runs, of, widths)}
-    if what in ("candidates", "choices"):
-        return {"Error over the base's": _tables.settings_table(runs, pairs(what))}
+    if pairs := WHAT[what].pairs:
+        return {"Error over the base's": _tables.settings_table(runs, pairs)}
     if not what.startswith("table"):
         return {}
     problems = list(dict.fromkeys(cell.problem for cell in cells))

@@ -20,13 +20,13 @@ _AUTO = ("auto", "yes", "no")
 
 # The most accurate in most rows of the table in docs/problems.md.
 DEFAULT_METHOD = "lra"
-FORMAT = 3  # of a run's folder
+FORMAT = 4  # of a run's folder
 # Settings, and their values, by the names that they had before.
 _RENAMED = {"chunk_points": "block_points"}
 _POLISH = "then='lbfgs(points=8):3000', a phase of 3,000 iterations"
 _REPLACED = {"polish_steps": _POLISH, "polish_points": _POLISH}
 _RENAMED_VALUES = {("objectives", "paper"): "grouped"}
-# What runs of ModSync did before they had these settings, whose defaults are others.
+# What runs of ModSync did before format 4, which may lack these settings.
 _BEFORE = {"threshold_schedule": "constant", "sparsity_pull": "constant"}
 
 # The sections of `--help`, by the first setting of each.
@@ -43,8 +43,8 @@ SECTIONS = {
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Translates a `config.json` of any format into the present format.
 
-    Settings that the file lacks have their defaults, which leave older runs as they were, but for
-    two settings of ModSync, which are added.
+    Settings that the file lacks have their defaults, which leave older runs as they were. Two of
+    ModSync's had other defaults before format 4, and are added.
 
     Raises:
       ConfigError: on a format newer than this program knows.
@@ -70,8 +70,11 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
         count, points = new.pop("polish_steps", 0), new.pop("polish_points", 8)
         polish = _phases.Phase("lbfgs", count, _phases.LBFGS(points=points))
         new["then"] = str(polish) if count else ""
-    if "modsync" in new.get("method", ""):
-        new = {**_BEFORE, **new}
+    if written < 4:
+        if "settings" in new:  # of a sweep, whose methods are not in the file
+            new["settings"] = {**_BEFORE, **new["settings"]}
+        elif "modsync" in new.get("method", ""):
+            new = {**_BEFORE, **new}
     if new.get("architecture"):  # attributes that networks did not have yet
         new["architecture"] = {"omega": 1.0, **new["architecture"]}
     return new
@@ -207,7 +210,7 @@ class TrainConfig:
     shared_threshold: bool = _field(False, "one threshold for all objectives, not one for each")
     masked_layers: str = _field(
         "all",
-        "kernels that have thresholds: all, or those from one hidden layer to another ('inner')",
+        "kernels that have thresholds: all, or those of width x width ('inner')",
         ("all", "inner"),
     )
     structural_gradient: bool = _field(True, "let gradients reach weights through the masks")

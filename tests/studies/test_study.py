@@ -59,9 +59,9 @@ def test_settings_differ_from_each_other_and_from_the_paper_s():
 
 @pytest.mark.parametrize("what", ["candidates", "choices"])
 def test_every_setting_has_a_base_of_its_own_setup(what):
-    for name, pairs in studies.pairs(what).items():
+    for name, pairs in studies.WHAT[what].pairs.items():
         for one, base in pairs:
-            assert {one, base} <= {*studies.WHAT[what].variants}
+            assert {one, base} <= {cell.variant for cell in studies.cells(what, TINY)}
             changed = studies.VARIANTS[one].settings
             setup = studies.SETUPS.get(name, {})
             assert studies.VARIANTS[base].settings == setup and setup.items() <= changed.items()

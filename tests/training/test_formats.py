@@ -10,6 +10,7 @@ import modsync_jax
 from modsync_jax import training
 from modsync_jax.reporting import _run as reporting_run
 from modsync_jax.training import RunError, TrainConfig, read_config, read_metrics
+from modsync_jax.training._folder import RunFolder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -64,6 +65,16 @@ def test_thresholds_of_an_older_run_stay_as_they_were(name):
         assert (config.threshold_schedule, config.sparsity_pull) == ("weights", "losses")
 
 
+def test_an_older_sweep_does_not_go_on_with_other_thresholds(tmp_path):
+    (tmp_path / "config.json").write_text('{"format": 3, "settings": {"width": 8, "beta": 0.1}}')
+    found = read_config(tmp_path)["settings"]
+    before = {"threshold_schedule": "constant", "sparsity_pull": "constant"}
+    assert found == {"width": 8, "beta": 0.1, **before}
+    with pytest.raises(RunError, match="holds a run of another configuration: settings="):
+        RunFolder(tmp_path, {"settings": {"width": 8, "beta": 0.1}}, resume=True)
+    RunFolder(tmp_path, {"settings": found}, resume=True)
+
+
 def test_an_older_run_of_modsync_is_loaded(tmp_path):
     run = shutil.copytree(FIXTURES / "format-1-modsync", tmp_path / "run")
     solution = modsync_jax.load(run)
@@ -93,5 +104,5 @@ def test_a_run_with_other_sums_in_its_state_goes_on_as_if_it_had_begun_here(tmp_
 def test_a_folder_of_a_newer_format_is_refused_in_one_line(run):
     path = run / "config.json"
     path.write_text(path.read_text().replace("{", '{"format": 99,', 1))
-    with pytest.raises(RunError, match=r"has format 99, .* reads 3 and older; install the newer"):
+    with pytest.raises(RunError, match=r"has format 99, .* reads 4 and older; install the newer"):
         modsync_jax.load(run)
