@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 _WHAT = flags.DEFINE_enum(
     "what",
     "table1",
-    ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "candidates", "choices"),
+    ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "candidates", "choices", "controls"),
     "what to make; candidates: the comparison from which the default of thresholds is chosen; "
-    "choices: what the paper leaves open",
+    "choices: what the paper leaves open; controls: what may do the same as ModSync",
 )
 _PRESET = flags.DEFINE_enum(
     "preset", "default", ("default", "paper"), "whose settings ModSync's thresholds have"

@@ -14,6 +14,7 @@ from modsync_jax import (
     diagnostics,
     loss_indexed,
     optimizers,
+    pruning,
     sparsity,
 )
 from modsync_jax._moved import missing
@@ -54,6 +55,7 @@ __all__ = [
     "mask_objectives",
     "modsync",
     "optimizers",
+    "pruning",
     "solve",
     "sparsity",
     "value_and_objective_grad",

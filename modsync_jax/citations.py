@@ -87,6 +87,20 @@ _ENTRIES = (
         "2026",
         "2605.10136",
     ),
+    _arxiv(
+        "magnitude",
+        "Zhu, Michael and Gupta, Suyog",
+        "To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression",
+        "2017",
+        "1710.01878",
+    ),
+    _paper(
+        "dropconnect",
+        "Wan, Li and Zeiler, Matthew and Zhang, Sixin and {LeCun}, Yann and Fergus, Rob",
+        "Regularization of Neural Networks using {DropConnect}",
+        "2013",
+        _ICML,
+    ),
     _paper(
         "dcgd",
         "Hwang, Youngsik and Lim, Dong-Young",

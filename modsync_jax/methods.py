@@ -1,10 +1,10 @@
 """Methods by name: `dcgd`, `lra(alpha=0.5)+dcgd`, `modsync+ntk+pcgrad`, ... as transformations.
 
-A name consists of parts joined by `+`, in the order in which they act: parameters of single losses
-(`modsync` to mask weights, `adapters`), any loss balancing, and one aggregator. Without an
-aggregator the gradients are summed; `sum` is the name of that sum alone. An optimiser follows,
-which is not part of the name; only `m-config` and `multi-adam` replace both the aggregator and the
-optimiser. The hyperparameters of a part follow it in parentheses.
+A name consists of parts joined by `+`, in the order in which they act: what is trained beside the
+weights (`modsync`, `magnitude` or `dropconnect` to mask them, `adapters`), any loss balancing, and
+one aggregator. Without an aggregator the gradients are summed; `sum` is the name of that sum alone.
+An optimiser follows, which is not part of the name; only `m-config` and `multi-adam` replace both
+the aggregator and the optimiser. The hyperparameters of a part follow it in parentheses.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from modsync_jax import (
     balancing,
     loss_indexed,
     optimizers,
+    pruning,
     transform,
 )
 from modsync_jax._moved import missing
@@ -32,7 +33,7 @@ class Part:
     """One part of a method's name.
 
     Attributes:
-      kind: `"per loss"` for parameters of single losses, `"balancing"`, `"aggregator"` or
+      kind: `"beside"` for what is trained beside the weights, `"balancing"`, `"aggregator"` or
         `"optimizer"`.
       summary: one line for the list of methods.
       citation: key of its source in `modsync_jax.citations`.
@@ -71,15 +72,19 @@ _GIVEN = (
 
 PARTS: Mapping[str, Part] = {
     "modsync": Part(
-        "per loss",
+        "beside",
         "learned thresholds mask the weights",
         "modsync",
         transform.thresholds,
         by_run=True,
     ),
     "adapters": Part(
-        "per loss", "a low-rank pair of factors per loss", "adapters", adapters.low_rank
+        "beside", "a low-rank pair of factors per loss", "adapters", adapters.low_rank
     ),
+    "magnitude": Part(
+        "beside", "masks that keep the largest weights", "magnitude", pruning.by_magnitude
+    ),
+    "dropconnect": Part("beside", "masks at random", "dropconnect", pruning.at_random),
     "lra": Part(
         "balancing",
         "largest residual gradient over mean gradient",
@@ -146,6 +151,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 
+_OWN = {"modsync": "thresholds"}  # names of own parameters that differ from those of parts
 OWN = "own"  # the name of a method that the user gave as a transformation
 
 
@@ -167,9 +173,14 @@ class Method:
 
     @property
     def shared(self) -> "Method":
-        """The method of the weights that all losses share, without parameters of single losses."""
-        left = {name: given for name, given in self.parts.items() if PARTS[name].kind != "per loss"}
+        """The method of the weights that all losses share, without what is trained beside them."""
+        left = {name: given for name, given in self.parts.items() if PARTS[name].kind != "beside"}
         return dataclasses.replace(self, parts=left)
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether the method replaces the optimiser too."""
+        return any(PARTS[name].kind == "optimizer" for name in self.parts)
 
     @property
     def alternates(self) -> bool:
@@ -224,8 +235,12 @@ def parse(method: str | Method) -> Method:
         or len(parts) < len(pieces)
     ):
         raise ValueError(
-            f"method {method!r} is not [modsync+][adapters+][balancing+...][aggregator], in this "
-            "order and each once, for example modsync+lra+dcgd"
+            f"method {method!r} is not [modsync+][adapters+][magnitude+][dropconnect+]"
+            "[balancing+...][aggregator], in this order and each once, for example modsync+lra+dcgd"
+        )
+    if {"modsync", "magnitude"} <= set(parts):
+        raise ValueError(
+            f"method {method!r}: modsync and magnitude both cut weights; take one of them"
         )
     if list(parts) == ["modsync"]:
         raise ValueError(f"method {method!r} needs a base, for example modsync+dcgd or modsync+sum")
@@ -235,7 +250,7 @@ def parse(method: str | Method) -> Method:
 def _place(name: str) -> int:
     """Where a part may stand; parts that may stand in any order have the same place."""
     kind = PARTS[name].kind
-    return list(PARTS).index(name) if kind == "per loss" else len(PARTS) + (kind == "aggregator")
+    return list(PARTS).index(name) if kind == "beside" else len(PARTS) + (kind == "aggregator")
 
 
 def indexed(
@@ -244,7 +259,7 @@ def indexed(
     adapters_optimizer: optax.GradientTransformation | None = None,
     **thresholds_settings: Any,
 ) -> loss_indexed.Kind:
-    """Returns the parameters of single losses that a method trains beside the weights.
+    """Returns what a method trains beside the weights, most often parameters of single losses.
 
     Args:
       method: as `parse` takes it.
@@ -255,11 +270,15 @@ def indexed(
     Raises:
       ValueError: on an unknown name, with the nearest one, or a hyperparameter out of range.
     """
-    parts, found = parse(method).parts, {}
-    if "modsync" in parts:
-        found["thresholds"] = transform.thresholds(thresholds_optimizer, **thresholds_settings)
-    if "adapters" in parts:
-        found["adapters"] = adapters.low_rank(**parts["adapters"], optimizer=adapters_optimizer)
+    of_run = {
+        "modsync": {"optimizer": thresholds_optimizer, **thresholds_settings},
+        "adapters": {"optimizer": adapters_optimizer},
+    }
+    found = {
+        _OWN.get(name, name): PARTS[name].make(**given, **of_run.get(name, {}))
+        for name, given in parse(method).parts.items()
+        if PARTS[name].kind == "beside"
+    }
     if len(found) < 2:
         return next(iter(found.values()), loss_indexed.NONE)
     return loss_indexed.together(**found)

@@ -1,6 +1,6 @@
 """ModSync, Algorithm 1: thresholds as a kind of loss-indexed parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -217,7 +217,7 @@ def thresholds(
         act=act,
         tx=optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kept=partial(sparsity.masks, structural_gradient=False),
-        describe=_described,
+        describe=sparsity.describe,
         pair=ModSyncParams,
     )
 
@@ -226,17 +226,6 @@ def _total(extra_args: Mapping[str, Any]) -> Array:
     if extra_args.get("losses") is None:
         raise ValueError("thresholds(pull='losses') need update(..., losses=losses), [K]")
     return jnp.sum(extra_args["losses"])
-
-
-def _described(weights: PyTree, own: PyTree, names: Sequence[str]) -> dict[str, Array]:
-    """The shares of weights kept, and each objective's mean threshold in each layer."""
-    overall, layers = sparsity.keep_ratio(weights, own)
-    row = {"keep": overall} | {f"keep/{name}": share for name, share in layers.items()}
-    for path, threshold in jax.tree.leaves_with_path(own):
-        owners = names if len(threshold) == len(names) else ("all",)
-        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
-            row[f"threshold/{owner}/{gradients.path_name(path)}"] = mean
-    return row
 
 
 def _move_each(

@@ -17,6 +17,7 @@ CORE = {
     "optimizers",
     "sparsity",
     "adapters",
+    "pruning",
     "transform",
     "diagnostics",
 }

@@ -65,7 +65,10 @@ def test_a_method_is_assembled_while_something_is_traced(name):
     assert jax.eval_shape(assemble, 1e-3).shape == ()
 
 
-@pytest.mark.parametrize("name", sorted(set(methods.PARTS) - {"modsync", "adapters"}))
+SHARED = sorted(name for name, part in methods.PARTS.items() if part.kind != "beside")
+
+
+@pytest.mark.parametrize("name", SHARED)
 def test_every_part_builds_and_updates_under_jit(name):
     tx = methods.build(name, optax.adam(1e-3), num_objectives=2)
     if methods.parse(name).alternates:
@@ -89,6 +92,8 @@ def test_every_part_builds_and_updates_under_jit(name):
         ("lra+lra+dcgd", "in this order and each once"),
         ("modsync+modsync+dcgd", "in this order and each once"),
         ("modsync+m-config", "m-config does not combine with others"),
+        ("modsync+magnitude+dcgd", "modsync and magnitude both cut weights"),
+        ("magnitude+adapters", "in this order and each once"),
         ("multi-adam+dcgd", "multi-adam does not combine with others"),
     ],
 )

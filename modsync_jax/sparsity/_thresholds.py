@@ -1,6 +1,6 @@
 """Thresholds, the masks that they cut, and the share of a network that remains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -121,6 +121,27 @@ def keep_ratio(weights: PyTree, thresholds: PyTree) -> KeepRatio:
     masked = jax.tree.map(lambda w, t: None if t is None else w.size, weights, thresholds)
     sizes = jnp.array(jax.tree.leaves(masked), jnp.float32)
     return KeepRatio(jnp.average(jnp.stack(list(layers.values())), weights=sizes), layers)
+
+
+def describe(weights: PyTree, thresholds: PyTree, names: Sequence[str]) -> dict[str, Array]:
+    """Columns of metrics: the shares of weights kept, and mean thresholds.
+
+    Args:
+      weights: parameters, a pytree of arrays.
+      thresholds: as `init_thresholds` returns them.
+      names: of the K objectives in order.
+
+    Returns:
+      `keep` and `keep/<path>`, and `threshold/<name>/<path>` by objective, or
+      `threshold/all/<path>` where the objectives share one row.
+    """
+    overall, layers = keep_ratio(weights, thresholds)
+    row = {"keep": overall} | {f"keep/{name}": share for name, share in layers.items()}
+    for path, threshold in jax.tree.leaves_with_path(thresholds):
+        owners = names if len(threshold) == len(names) else ("all",)
+        for owner, mean in zip(owners, threshold.reshape(len(threshold), -1).mean(1), strict=True):
+            row[f"threshold/{owner}/{gradients.path_name(path)}"] = mean
+    return row
 
 
 def kept_share(weights: PyTree, thresholds: PyTree) -> PyTree:

@@ -18,6 +18,7 @@ from modsync_jax.studies._evidence import (
 from modsync_jax.studies._plan import (
     CANDIDATES,
     CHOICES,
+    CONTROLS,
     PRESETS,
     SCALES,
     SETUPS,
@@ -32,6 +33,7 @@ from modsync_jax.studies._write import write
 __all__ = [
     "CANDIDATES",
     "CHOICES",
+    "CONTROLS",
     "PRESETS",
     "RATES",
     "SCALES",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,12 @@ class Variant:
     Attributes:
       method: a name of `modsync_jax.methods`.
       settings: fields of `TrainConfig` that belong to the name.
+      shape: from the width of a cell to the width and depth that its network has instead.
     """
 
     method: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shape: Callable[[int], Mapping[str, int]] = lambda width: {}
 
 
 class Cell(NamedTuple):
@@ -114,6 +116,7 @@ def train_cell(
         "measures": _MEASURES,
         **scale.settings,
         **variant.settings,
+        **variant.shape(cell.width),
     }
     rows: list[Row] = []
 

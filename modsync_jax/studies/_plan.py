@@ -49,6 +49,30 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
 }
 """What the paper leaves open of the training, each decided in the other way."""
 
+_KEEP = 0.86  # the share that the default keeps, in the mean over the candidates' study
+
+
+def narrow_and_deep(width: int) -> dict[str, int]:
+    """Half the width, and as many layers as make up for it: as many weights as of five layers."""
+    half = max(width // 2, 1)
+    return {"width": half, "depth": 1 + round(4 * width * (width + 1) / (half * (half + 1)))}
+
+
+def narrower(width: int) -> dict[str, int]:
+    """The width at which five layers have as many weights as ModSync keeps of them."""
+    return {"width": max(round(width * math.sqrt(_KEEP)), 1)}
+
+
+CONTROLS: Mapping[str, Variant] = {
+    "magnitude": Variant(f"magnitude(keep={_KEEP},steps=5000)+dcgd"),
+    "dropconnect": Variant(f"dropconnect(rate={1 - _KEEP:.2g})+dcgd"),
+    "l1 of 1e-7": Variant("dcgd", {"l1": 1e-7}),
+    "l1 of 1e-6": Variant("dcgd", {"l1": 1e-6}),
+    "narrower": Variant("dcgd", shape=narrower),
+    "narrow and deep": Variant("dcgd", shape=narrow_and_deep),
+}
+"""What may do the same as ModSync's masks, and networks of other shapes, each with `dcgd`."""
+
 VARIANTS: Mapping[str, Variant] = {
     "adam": Variant("sum"),
     **{name: Variant(name) for name in _BASELINES},
@@ -63,6 +87,8 @@ VARIANTS: Mapping[str, Variant] = {
         for name, settings in {**CHOICES, **SETUPS}.items()
     },
     **{f"dcgd, {name}": Variant("dcgd", settings) for name, settings in SETUPS.items()},
+    **{f"dcgd, {name}": variant for name, variant in CONTROLS.items()},
+    "adam, narrow and deep": Variant("sum", shape=narrow_and_deep),
     **{
         f"{name}, paper": Variant(of.method, {**_PAPER, **of.settings})
         for name, of in _THRESHOLDS.items()
@@ -156,8 +182,17 @@ WHAT: Mapping[str, _What] = {
         },
         all_widths=False,
     ),
+    "controls": _settings(
+        "What may do the same as ModSync",
+        {
+            **{name: [(name, "dcgd")] for name in ("modsync+dcgd", *_ABLATION)},
+            **{name: [(f"dcgd, {name}", "dcgd")] for name in CONTROLS},
+            "narrow and deep, adam": [("adam, narrow and deep", "adam")],
+        },
+        all_widths=False,
+    ),
 }
-"""The paper's tables and figures, the choice of the default, and what the paper leaves open."""
+"""The paper's tables and figures, the choice of the default, and the questions of the protocol."""
 
 
 def variants(what: str, preset: str) -> list[str]:
@@ -165,10 +200,10 @@ def variants(what: str, preset: str) -> list[str]:
 
     Args:
       what: a name of `WHAT`.
-      preset: whose settings thresholds have, of `PRESETS`.
+      preset: whose settings thresholds have, of `PRESETS`; comparisons of settings name their own.
     """
     names = WHAT[what].variants
-    if preset == "default":
+    if preset == "default" or WHAT[what].pairs:
         return list(names)
     return [f"{name}, {preset}" if name in _THRESHOLDS else name for name in names]
 

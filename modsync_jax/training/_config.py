@@ -182,6 +182,9 @@ class TrainConfig:
     weight_decay: float = _field(
         0.0, "decoupled weight decay of adamw, muon and soap", traceable=True
     )
+    l1: float = _field(
+        0.0, "weight of the sum of |w| over all kernels, whose gradient joins the direction"
+    )
     then: str = _field(
         "",
         "phases after the steps, name:iterations or name(setting=value,...):iterations, joined by"
@@ -251,7 +254,7 @@ class TrainConfig:
         if not isinstance(self.then, str):
             object.__setattr__(self, "then", ",".join(map(str, self.then)))
         try:
-            methods.parse(self.method)
+            method = methods.parse(self.method)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         for field in dataclasses.fields(self):
@@ -276,7 +279,7 @@ class TrainConfig:
         for low, names in {
             1: "width depth decay_steps chunk eval_every checkpoint_every",
             0: "steps seed warmup_steps weight_decay sparsity_weight min_keep reset_keep"
-            " fourier_features adaptive block_points time_limit balance causal attention",
+            " fourier_features adaptive block_points time_limit balance causal attention l1",
         }.items():
             for name in names.split():
                 if getattr(self, name) < low:
@@ -288,6 +291,10 @@ class TrainConfig:
         for name in ("min_keep", "reset_keep"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.l1 and method.moves_weights:
+            raise ConfigError(
+                f"l1 is {self.l1}; {method} has an optimiser of its own, which takes no penalty"
+            )
         if self.masked_layers == "inner" and self.depth < 2:
             raise ConfigError("masked_layers is inner; this needs depth=2 or more")
         try:
@@ -366,11 +373,10 @@ class TrainConfig:
     def trained_by(self) -> str:
         """The method and the optimisers in words: `lra+dcgd, Adam, SSBroyden`."""
         method = methods.parse(self.method)
-        alone = any(methods.PARTS[name].kind == "optimizer" for name in method.parts)
         names = [phase.name for phase in self.phases]
         titles = [_phases.TITLES.get(name, f"{name} optimiser") for name in names]
         first_order = [not phase.freezes for phase in self.phases]
-        if alone and first_order[0]:
+        if method.moves_weights and first_order[0]:
             titles = titles[1:]
         return ", ".join([str(method)] * any(first_order) + titles)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 from jax import Array
@@ -61,10 +63,26 @@ def learning_rate(
 def weights_optimizer(
     config: "TrainConfig", phase: "Phase", *, first: bool
 ) -> optax.GradientTransformation:
-    """The base optimiser of the weights in a first-order phase."""
+    """What moves the weights in a first-order phase: the base optimiser, after any l1 penalty."""
+    optimizer = _base_optimizer(config, phase, first=first)
+    return optax.chain(_l1(config.l1), optimizer) if config.l1 else optimizer
+
+
+def _base_optimizer(
+    config: "TrainConfig", phase: "Phase", *, first: bool
+) -> optax.GradientTransformation:
     if first and isinstance(config.optimizer, Own):
         return config.optimizer.transformation
     return OPTIMIZERS[phase.name](learning_rate(config, phase, first=first), config.weight_decay)
+
+
+def _l1(weight: float) -> optax.GradientTransformation:
+    """Adds the gradient of `weight Σ|w|` over all kernels."""
+
+    def slope(update: Array, param: Array) -> Array:
+        return update + weight * jnp.sign(param) if param.ndim >= 2 else update
+
+    return optax.stateless(partial(jax.tree.map, slope))
 
 
 def indexed(config: "TrainConfig") -> loss_indexed.Kind:
@@ -85,7 +103,7 @@ def indexed(config: "TrainConfig") -> loss_indexed.Kind:
     return methods.indexed(
         config.method,
         OPTIMIZERS[config.threshold_optimizer](rate, 0.0),
-        None if first.freezes else weights_optimizer(config, first, first=True),
+        None if first.freezes else _base_optimizer(config, first, first=True),
         sparsity_weight=config.sparsity_weight,
         regularizer=regularizer,
         min_keep=config.min_keep,

@@ -1,6 +1,7 @@
 """The cells of a study: what they are, how they are trained, and the files of their results."""
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -27,7 +28,7 @@ CELL = Cell("burgers", 4, "modsync+dcgd, paper")
 def test_every_variant_is_a_method_with_settings(name):
     variant = studies.VARIANTS[name]
     assert methods.parse(variant.method)
-    TrainConfig.from_settings({"method": variant.method, **variant.settings})
+    TrainConfig.from_settings({"method": variant.method, **variant.settings, **variant.shape(64)})
 
 
 def test_the_paper_s_preset_has_the_values_of_the_paper():
@@ -55,6 +56,18 @@ def test_settings_differ_from_each_other_and_from_the_paper_s():
         for settings in asked.values()
     ]
     assert all(a != b for k, a in enumerate(configs) for b in configs[:k])
+
+
+@pytest.mark.parametrize("width", [8, 16, 64, 128, 256])
+def test_other_shapes_have_the_number_of_weights_that_they_name(width):
+    def count(width, depth=5):
+        return sum(n * m + m for n, m in itertools.pairwise([2, *[width] * depth, 1]))
+
+    deep = studies.CONTROLS["narrow and deep"].shape(width)
+    assert deep["width"] == width // 2
+    assert count(**deep) == pytest.approx(count(width), rel=0.08)  # a depth is whole
+    kept = count(**studies.CONTROLS["narrower"].shape(width))
+    assert kept == pytest.approx(0.86 * count(width), rel=0.12 if width < 64 else 0.02)
 
 
 @pytest.mark.parametrize("what", ["candidates", "choices"])
@@ -199,7 +212,7 @@ def test_tables_and_figures_are_made_of_the_cells_that_are_trained(what, tmp_pat
     results.runs, results.history = runs, history
     tables = studies.write(what, cells, results, "paper")
     made = {path.name for path in tmp_path.iterdir()}
-    stem = what if what in ("candidates", "choices") else f"{what}-paper"
+    stem = what if what in ("candidates", "choices", "controls") else f"{what}-paper"
     ends = {"fig4": {"png", "md"}, "fig1": {"png"}, "fig2": {"png"}, "fig3": {"png"}}
     assert made == {f"{stem}.{end}" for end in ends.get(what, {"md"})}
     for table in tables.values():

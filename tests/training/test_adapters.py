@@ -1,4 +1,4 @@
-"""Runs with per-loss adapters: phases, resume and loading."""
+"""Runs with what is trained beside the weights: phases, resume and loading."""
 
 import jax
 import numpy as np
@@ -24,6 +24,21 @@ POINTS = np.linspace(0.0, 1.0, 7)[:, None]
 
 def poisson():
     return problems.get("poisson1d", frequency=3.0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["magnitude(keep=0.5,steps=10,every=5)", "dropconnect(rate=0.2)"])
+def test_a_run_with_masks_resumes_to_the_bit_and_loads(name, tmp_path, x64):
+    settings = {**SETTINGS, "method": f"{name}+dcgd", "steps": 20}
+    folder, then = tmp_path / "parts", "ssbroyden:10"
+    whole = modsync_jax.solve(poisson(), then=then, **settings)
+    modsync_jax.solve(poisson(), output_dir=folder, **settings)
+    parts = modsync_jax.solve(poisson(), then=then, output_dir=folder, resume=True, **settings)
+    jax.tree.map(np.testing.assert_array_equal, parts.trained, whole.trained)
+    np.testing.assert_array_equal(modsync_jax.load(folder)(POINTS), whole(POINTS))
+    kernel = weights_of(whole.trained)["network"]["params"]["Dense_1"]["kernel"]
+    cut = 18 if name.startswith("magnitude") else 0  # of 36, which stay cut in the second phase
+    assert np.sum(np.asarray(kernel) == 0) == cut
 
 
 @pytest.mark.long

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -55,6 +57,22 @@ def test_a_mistake_is_one_line_with_what_was_given_and_what_is_allowed(name):
 def test_masks_of_inner_layers_need_two_hidden_layers():
     with pytest.raises(ConfigError, match="masked_layers is inner; this needs depth=2 or more"):
         TrainConfig(masked_layers="inner", depth=1)
+
+
+@pytest.mark.parametrize("method", ["m-config", "multi-adam"])
+def test_an_l1_penalty_needs_an_optimiser_that_takes_it(method):
+    with pytest.raises(ConfigError, match=f"l1 is 0.1; {method} has an optimiser of its own"):
+        TrainConfig(method, l1=0.1)
+
+
+def test_an_l1_penalty_joins_the_direction_of_kernels_alone():
+    config = TrainConfig("dcgd", l1=0.3, optimizer="sgd", learning_rate=2.0)
+    params = {"kernel": jnp.array([[1.0, -2.0, 0.0]]), "bias": jnp.array([4.0])}
+    grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), params)
+    tx = weights_optimizer(config, config.phases[0], first=True)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [[-1.6, -0.4, -1.0]], rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], [-1.0])
 
 
 def test_an_unknown_setting_gets_the_nearest_name():
