@@ -30,7 +30,13 @@ from modsync_jax.diagnostics._interaction import (
     interaction_cosines,
     interactions,
 )
-from modsync_jax.diagnostics._modularity import ablation, learnt_thresholds, modularity, supports
+from modsync_jax.diagnostics._modularity import (
+    ablation,
+    learnt_thresholds,
+    modularity,
+    shuffled,
+    supports,
+)
 from modsync_jax.diagnostics._snapshot import Measure, Snapshot, pairs
 from modsync_jax.diagnostics._watch import EVERY, Sums, Watch, watch
 
@@ -74,6 +80,7 @@ __all__ = [
     "norm_ratio",
     "observed",
     "pairs",
+    "shuffled",
     "slices",
     "stationarity",
     "supports",

@@ -94,6 +94,22 @@ def learnt_thresholds(
     return kind.split(params)[1]
 
 
+def shuffled(mask: PyTree, key: Array) -> PyTree:
+    """A random mask that keeps as many weights of each layer as the given one.
+
+    Args:
+      mask: leaves of any shape, and None where there is no mask.
+      key: for the permutations of the entries.
+    """
+    leaves, tree = jax.tree.flatten(mask)
+    keys = jax.random.split(key, len(leaves))
+    moved = [
+        jax.random.permutation(one, leaf.ravel()).reshape(leaf.shape)
+        for one, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, moved)
+
+
 def ablation(
     objectives: Mapping[str, Callable[..., Array]],
     weights: PyTree,
@@ -122,15 +138,6 @@ def ablation(
     def loss(name: str, mask: PyTree) -> Array:
         cut = jax.tree.map(lambda w, m: w if m is None else w * m, weights, mask)
         return objectives[name](cut, *args)
-
-    def shuffled(mask: PyTree, key: Array) -> PyTree:
-        leaves, tree = jax.tree.flatten(mask)
-        keys = jax.random.split(key, len(leaves))
-        moved = [
-            jax.random.permutation(one, leaf.ravel()).reshape(leaf.shape)
-            for one, leaf in zip(keys, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(tree, moved)
 
     row = {}
     for k, other in enumerate(names):
