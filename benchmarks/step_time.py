@@ -13,7 +13,9 @@ and pair of hidden layers (the value, u_x, and u_t - ν u_xx as one, forward and
 5120×512 by 512×512 float32 product.
 
 A second study, `pathologies`, times Wang et al.'s models on Helmholtz 2D (4×50 modified MLP, 128
-points a term): learning-rate annealing against Adam on the same network, M4 against M3.
+points a term): learning-rate annealing against Adam on the same network, M4 against M3. A third,
+`adapters`, times per-loss adapters, and a fourth, `widths`, what docs/studies/protocol.md compares;
+its ratios stand in results/small/costs.csv too, for the tables at equal time.
 
 Usage: python -m benchmarks.step_time [--study=burgers] [--sizes=3x50,5x128,5x512]
            [--methods=sum,dcgd,...] [--rounds=31] [--no-torch]
@@ -45,7 +47,7 @@ RESULTS = Path(__file__).parent / "results"
 RESIDUAL, INITIAL, SIDE = 1280, 42, 42
 NU = 0.01 / math.pi
 
-METHODS = [name for name, part in methods.PARTS.items() if part.kind != "per loss"]
+METHODS = [name for name, part in methods.PARTS.items() if part.kind != "beside"]
 METHODS += [f"modsync+{base}" for base in ("sum", "dcgd", "dcgd-avg", "dcgd-proj", "config")]
 
 # Steps between those that cost more; 2 otherwise, because M-ConFIG alternates between objectives.
@@ -74,7 +76,15 @@ STUDIES = {
         peers=False,
     ),
     "adapters": Study("burgers", {}, "5x128", "sum,adapters", peers=False),
+    "widths": Study(
+        "burgers",
+        {"points": {"residual": 256}},
+        "5x8,5x16,5x32,5x64,5x128,5x256",
+        "sum,dcgd,dcgd-proj,pcgrad,cagrad,modsync+dcgd,modsync+dcgd-proj",
+        peers=False,
+    ),
 }
+COSTS = Path(__file__).parents[1] / "results" / "small" / "costs.csv"
 
 
 def ours(problem: Problem, config: TrainConfig) -> tuple[Run, float]:
@@ -354,6 +364,11 @@ def main() -> None:
     path = RESULTS / f"step_time_{args.study}_{jax.default_backend()}.json"
     path.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     print(f"written to {path}")
+    if args.study == "widths":
+        lines = [
+            f"{row['size'].split('x')[1]},{row['method']},{row['over_adam']:.4f}" for row in rows
+        ]
+        COSTS.write_text("\n".join(["width,method,over_adam", *lines]) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from modsync_jax.studies._about import about, processor
 from modsync_jax.studies._cells import RATES, TRIAL_SEED, Cell, Scale, Variant, train_cell
 from modsync_jax.studies._evidence import (
     Ratio,
+    at_equal_time,
     compared,
     compared_everywhere,
     corrected,
@@ -47,6 +48,7 @@ __all__ = [
     "Scale",
     "Variant",
     "about",
+    "at_equal_time",
     "cells",
     "compared",
     "compared_everywhere",

@@ -76,13 +76,58 @@ def compared_everywhere(runs: Sequence[Row], pairs: Sequence[tuple[str, str]]) -
 def failing(runs: Sequence[Row], base: str, width: int, standard: str = "adam") -> bool:
     """Returns whether a method fails: its interval lies above that of the standard method.
 
+    Both are over the problems that both were trained on.
+
     Args:
       runs: the final runs of a study.
       base: the method.
       width: the width.
       standard: what it is measured by.
     """
-    return mean_error(runs, base, width).low > mean_error(runs, standard, width).high
+    trained = [
+        {row["problem"] for row in runs if (row["variant"], row["width"]) == (name, width)}
+        for name in (base, standard)
+    ]
+    shared = [row for row in runs if row["problem"] in set.intersection(*trained)]
+    return mean_error(shared, base, width).low > mean_error(shared, standard, width).high
+
+
+def at_equal_time(
+    runs: Sequence[Row], history: Sequence[Row], costs: Mapping[tuple[int, str], float]
+) -> list[dict[str, Any]]:
+    """Returns runs with the errors that they had when the fastest method of their width ended.
+
+    The error is that of the evaluation with the lowest validation error until then. A step's cost
+    says when that was, and not the clock of the run, because runs come from several machines.
+
+    Args:
+      runs: the final runs of a study.
+      history: their evaluations.
+      costs: the time of a step by width and method, in any unit.
+
+    Raises:
+      KeyError: on a width and method without costs.
+    """
+    seen: dict[tuple[Any, ...], list[Row]] = {}
+    for row in history:
+        seen.setdefault(_run(row), []).append(row)
+    fastest: dict[int, float] = {}
+    for row in runs:
+        cost = costs[row["width"], row["variant"]]
+        fastest[row["width"]] = min(cost, fastest.get(row["width"], math.inf))
+    found = []
+    for row in runs:
+        rows = seen.get(_run(row), [])
+        share = fastest[row["width"]] / costs[row["width"], row["variant"]]
+        last = share * max((line["step"] for line in rows), default=0)
+        until = [line for line in rows if line["step"] <= last]
+        best = min(until, key=lambda line: line.get("validation", math.inf), default={})
+        found.append({**row, "selected": best.get("error", math.nan)})
+    return found
+
+
+def _run(row: Row) -> tuple[Any, ...]:
+    return row["problem"], row["width"], row["variant"], row["seed"]
 
 
 def corrected(p_values: Sequence[float]) -> list[float]:

@@ -61,6 +61,14 @@ class Results:
         asked = set(cells)
         return [row for row in self.history if _cell(row) in asked]
 
+    def costs(self) -> dict[tuple[int, str], float]:
+        """Returns the time of a step over Adam's by width and method, of those that were measured.
+
+        They stand in `costs.csv`, which `python -m benchmarks.step_time --study=widths` writes.
+        """
+        rows = _read(self.folder / "costs.csv")
+        return {(row["width"], row["method"]): row["over_adam"] for row in rows}
+
     def seeds(self, cell: Cell) -> int:
         """Returns the number of seeds of a cell that were trained."""
         return len(self.final([cell]))

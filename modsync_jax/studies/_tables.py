@@ -14,6 +14,7 @@ from modsync_jax.studies._evidence import (
     corrected,
     error_of,
     failing,
+    mean_error,
 )
 
 Row = Mapping[str, Any]
@@ -60,6 +61,31 @@ def errors_table(
             cells.append(text + notes[problem, name])
         rows.append([name, *cells])
     return rows
+
+
+def means_table(
+    runs: Sequence[Row], variants: Sequence[str], widths: Sequence[int]
+) -> list[list[str]]:
+    """Returns errors over all problems, a row for each width and a column for each method.
+
+    Cells are geometric means with their intervals. Those of methods that fail are marked.
+
+    Args:
+      runs: the final runs of a study.
+      variants: the columns.
+      widths: the rows.
+    """
+
+    def cell(name: str, width: int) -> str:
+        found = mean_error(runs, name, width)
+        if not found.seeds:
+            return "not run"
+        return f"{_interval(found, '#.3g')}{', fails' * failing(runs, name, width)}"
+
+    return [
+        ["width", *variants],
+        *([str(width), *(cell(name, width) for name in variants)] for width in widths),
+    ]
 
 
 def ratios_table(runs: Sequence[Row], pairs: Pairs, widths: Sequence[int]) -> list[list[str]]:
@@ -123,5 +149,5 @@ def _over_base(runs: Sequence[Row], base: str, pairs: Pairs) -> Ratio:
     return compared_everywhere(runs, [pair for pair in pairs if pair[1] == base])
 
 
-def _interval(ratio: Ratio) -> str:
-    return f"{ratio.mean:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+def _interval(ratio: Ratio, form: str = ".2f") -> str:
+    return f"{ratio.mean:{form}} ({ratio.low:{form}} to {ratio.high:{form}})"

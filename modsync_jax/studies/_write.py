@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from modsync_jax import reporting
 from modsync_jax.studies import _pictures, _tables
 from modsync_jax.studies._cells import Cell
-from modsync_jax.studies._plan import WHAT, variants
+from modsync_jax.studies._evidence import at_equal_time
+from modsync_jax.studies._plan import VARIANTS, WHAT, variants
 from modsync_jax.studies._results import Results
 
 Table = list[list[str]]
@@ -53,9 +55,15 @@ def _tables_of(
 ) -> dict[str, Table]:
     runs = results.final(cells)
     widths = list(dict.fromkeys(cell.width for cell in cells))
-    if what == "fig4":
+    if what in ("fig1", "fig4"):
         of = [(n, n.removeprefix("modsync+").split(",")[0]) for n in names if "+" in n]
-        return {"ModSync over its base": _tables.ratios_table(runs, of, widths)}
+        found = {"Errors over all problems": _tables.means_table(runs, names, widths)}
+        timed = _at_equal_time(runs, results, cells)
+        for title, rows in (("", runs), (" at equal time", timed)):
+            if of and rows:
+                table = _tables.ratios_table(rows, of, widths)
+                found[f"ModSync over its base{title}"] = table
+        return found
     if pairs := WHAT[what].pairs:
         return {"Error over the base's": _tables.settings_table(runs, pairs)}
     if not what.startswith("table"):
@@ -69,6 +77,20 @@ def _tables_of(
         for width in widths
         for kind, title in kinds.items()
     }
+
+
+def _at_equal_time(
+    runs: Sequence[Mapping[str, Any]], results: Results, cells: Sequence[Cell]
+) -> list[dict[str, Any]]:
+    """The runs of the widths whose costs are known, each cut where the fastest method ended."""
+    costs = {
+        (width, name): cost
+        for (width, method), cost in results.costs().items()
+        for name, variant in VARIANTS.items()
+        if variant.method == method
+    }
+    timed = [row for row in runs if (row["width"], row["variant"]) in costs]
+    return at_equal_time(timed, results.evaluations(cells), costs)
 
 
 def _markdown(rows: Table) -> str:

@@ -94,6 +94,47 @@ def test_a_base_fails_where_its_interval_lies_above_the_standard():
     assert studies.failing(seen, "dcgd", 8) and not studies.failing(seen, "dcgd-proj", 8)
 
 
+def test_a_base_is_judged_on_the_problems_that_the_standard_has_too():
+    def near(value):
+        return lambda p, s: value * (1 + 0.01 * s) * (100 if p == "wave" else 1)
+
+    seen = runs({"dcgd": near(0.01)}) + runs({"adam": near(0.01)}, problems=PROBLEMS[:2])
+    assert not studies.failing(seen, "dcgd", 8)
+    assert not studies.failing(runs({"dcgd": near(0.01)}), "dcgd", 8)  # nothing to judge it by
+
+
+def test_at_equal_time_a_run_has_what_it_had_when_the_fastest_ended():
+    names = {"adam": 2.0, "dcgd": 2.5, "pcgrad": 4.0}
+    seen = runs({name: lambda p, s: 9.0 for name in names}, problems=["wave"], seeds=2)
+    history = [
+        {
+            "problem": "wave", "width": 8, "variant": name, "seed": seed, "step": step,
+            "error": 1000 * seed + step, "validation": 1 / (step + 1) if step != 70 else 0.0,
+        }
+        for name in names for seed in range(2) for step in range(0, 101, 10)
+    ]  # fmt: skip
+    # In the time of 100 steps of Adam, dcgd takes 80 and pcgrad 50; the best step is 70.
+    costs = {(8, name): cost for name, cost in names.items()}
+    found = studies.at_equal_time(seen, history, costs)
+    errors = {(row["variant"], row["seed"]): row["selected"] for row in found}
+    expected = {"adam": 70, "dcgd": 70, "pcgrad": 50}
+    assert errors == {(n, seed): 1000 * seed + expected[n] for n in names for seed in range(2)}
+    alone = studies.at_equal_time([r for r in seen if r["variant"] == "pcgrad"], history, costs)
+    assert [row["selected"] for row in alone] == [70, 1070]
+    assert math.isnan(studies.at_equal_time(seen, [], costs)[0]["selected"])
+    with pytest.raises(KeyError):
+        studies.at_equal_time(seen, history, {})
+
+
+def test_means_are_marked_where_a_method_fails():
+    seen = runs({"adam": lambda p, s: 0.1 * (1 + 0.01 * s), "dcgd": lambda p, s: 0.5})
+    head, line, none = _tables.means_table(seen, ["adam", "dcgd", "lra"], [8, 16])
+    assert head == ["width", "adam", "dcgd", "lra"]
+    assert line[0] == "8" and line[1].startswith("0.102 (0.10") and line[3] == "not run"
+    assert line[2] == "0.500 (0.500 to 0.500), fails" and "fails" not in line[1]
+    assert none == ["16", *["not run"] * 3]
+
+
 def test_p_values_are_corrected_by_holm():
     # By hand: 4 · 0.01; 3 · 0.02; max(0.06, 2 · 0.02); max(0.06, 0.3).
     assert studies.corrected([0.02, 0.3, 0.01, 0.02]) == pytest.approx([0.06, 0.3, 0.04, 0.06])

@@ -22,6 +22,7 @@ TINY = dataclasses.replace(
     studies.SCALES["small"], steps=40, seeds=2, widths=(4,), width=4, points={"residual": 16}
 )
 CELL = Cell("burgers", 4, "modsync+dcgd, paper")
+TIMED = ("sum", "dcgd", "dcgd-proj", "modsync+dcgd", "modsync+dcgd-proj")
 
 
 @pytest.mark.parametrize("name", studies.VARIANTS)
@@ -210,11 +211,16 @@ def test_tables_and_figures_are_made_of_the_cells_that_are_trained(what, tmp_pat
     results = Results(tmp_path, TINY)
     runs, history = made_up(trained)
     results.runs, results.history = runs, history
+    costs = "".join(f"{width},{name},1.1\n" for width in (4, 8) for name in TIMED)
+    (tmp_path / "costs.csv").write_text("width,method,over_adam\n" + costs)
     tables = studies.write(what, cells, results, "paper")
+    (tmp_path / "costs.csv").unlink()
     made = {path.name for path in tmp_path.iterdir()}
     stem = what if what in ("candidates", "choices", "controls") else f"{what}-paper"
-    ends = {"fig4": {"png", "md"}, "fig1": {"png"}, "fig2": {"png"}, "fig3": {"png"}}
+    ends = {"fig4": {"png", "md"}, "fig1": {"png", "md"}, "fig2": {"png"}, "fig3": {"png"}}
     assert made == {f"{stem}.{end}" for end in ends.get(what, {"md"})}
+    titles = [title for title in tables if title.endswith(" at equal time")]
+    assert titles == ["ModSync over its base at equal time"] * (what == "fig4")
     for table in tables.values():
         assert len({len(line) for line in table}) == 1 and len(table) > 1
     if what == "table1":
