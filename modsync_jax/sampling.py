@@ -150,7 +150,14 @@ class Domain(Protocol):
         ...
 
     def grid(self, counts: Sequence[int]) -> np.ndarray:
-        """Returns a regular grid `[prod(counts), d]` for pictures and for errors."""
+        """Returns a regular grid `[prod(counts), d]`, for pictures and for errors.
+
+        Points of the grid may lie outside the domain.
+        """
+        ...
+
+    def contains(self, points: np.ndarray) -> np.ndarray | Array:
+        """Returns whether points `[N, d]` lie in the domain, `[N]` bools."""
         ...
 
     def face(self, name: str) -> Boundary:
@@ -246,6 +253,10 @@ class Box:
             )
         axes = [np.linspace(*bounds) for bounds in zip(self.lower, self.upper, counts, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Returns whether points `[N, d]` lie in the box or on its boundary, `[N]` bools."""
+        return np.all((points >= np.array(self.lower)) & (points <= np.array(self.upper)), axis=-1)
 
     def _faces(self) -> list["Face"]:
         return [Face(self, axis, side) for axis in range(len(self.coordinates)) for side in (-1, 1)]

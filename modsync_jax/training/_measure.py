@@ -91,7 +91,7 @@ def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, 
     key = jax.random.key(2**31 - 1)  # the same points for every run
     drawn = problem.domain.sample(key, _VALIDATION_POINTS, sampling.low_discrepancy, jnp.float32)
     sets = {
-        "test": problem.domain.grid(grid_counts(problem)),
+        "test": _test_points(problem),
         "validation": np.asarray(drawn, np.float64),
     }
     dtype = jnp.dtype(config.widest_dtype)
@@ -106,9 +106,15 @@ def like_references(problem: Problem, config: TrainConfig) -> dict[str, tuple[An
     if problem.reference is None:
         return {}
     described = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(config.widest_dtype))
-    counts = {"test": math.prod(grid_counts(problem)), "validation": _VALIDATION_POINTS}
+    counts = {"test": len(_test_points(problem)), "validation": _VALIDATION_POINTS}
     d, q = len(problem.coordinates), len(problem.quantities)
     return {name: (described((n, d)), described((n, q))) for name, n in counts.items()}
+
+
+def _test_points(problem: Problem) -> np.ndarray:
+    """The points of the test grid that lie in the domain, `[N, d]`."""
+    points = problem.domain.grid(grid_counts(problem))
+    return points[np.asarray(problem.domain.contains(points))]
 
 
 def on_grid(
@@ -125,7 +131,7 @@ def on_grid(
       `coordinates` and `shape` of the grid; `points` [N, d], the last coordinate fastest;
       `outputs`, the names of the problem's quantities, their `prediction` [N, q] and, if there is
       one, their `reference` [N, q]; `equations`, the names of the residual's values, and the values
-      `residuals` [N, e]. All numbers are float64.
+      `residuals` [N, e]. All numbers are float64, and NaN outside the domain.
     """
     counts = counts or grid_counts(problem)
     points = problem.domain.grid(counts)
@@ -141,6 +147,10 @@ def on_grid(
     arrays["residuals"] = np.stack([np.asarray(r, np.float64) for r in residuals.values()], axis=1)
     if problem.reference is not None:
         arrays["reference"] = np.asarray(problem.reference(points), np.float64)
+    inside = np.asarray(problem.domain.contains(points))
+    for name in ("prediction", "residuals", "reference"):
+        if name in arrays and not inside.all():
+            arrays[name] = np.where(inside[:, None], arrays[name], np.nan)
     return arrays
 
 
