@@ -7,6 +7,7 @@ PROGRAMS = {
     "train": "trains a network on a problem",
     "diagnose": "says which method a problem needs, and why",
     "evaluate": "evaluates a trained network on a grid",
+    "export": "writes a trained network as plain NumPy and as a program of JAX",
     "sweep": "trains many networks in one program",
     "compare": "compares methods on a problem",
     "reproduce": "makes a table or figure of the ModSync paper",

@@ -86,6 +86,16 @@ class Solution:
         term = partial(problem.term("residual"), self.field, self.params["unknowns"])
         return self._evaluate(term, points)
 
+    def export(self, folder: str | os.PathLike, outputs: tuple[str, ...] = ()) -> list[Path]:
+        """Writes the network for other programs, as plain NumPy and as a program of JAX.
+
+        Arguments, files and result are those of `modsync_jax.training._export.write`: `network.py`
+        and `network.npz` need NumPy alone, `network.jax` JAX alone.
+        """
+        from modsync_jax.training import _export
+
+        return _export.write(self, folder, outputs)
+
     def _evaluate(self, function: Callable[[Array], Any], points: Array | np.ndarray) -> Any:
         points = jnp.asarray(points, jax.tree.leaves(self.params)[0].dtype)
         if points.ndim != 2:

@@ -140,6 +140,22 @@ def test_mistakes_of_evaluate(arguments, hint, trained):
     assert len(process.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.long
+def test_export_writes_the_network_of_a_run(trained, tmp_path):
+    process = program("export", f"--run={trained}", f"--output_dir={tmp_path / 'out'}")
+    assert process.returncode == 0, process.stderr
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {"network.py", "network.npz", "network.jax"} and "bytes" in process.stdout
+    code = "from network import network; print(network([[0.5, 0.0]]).shape)"
+    alone = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "out", capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert alone.stdout == "(1, 1)\n"
+    nowhere = program("export", f"--run={trained}", "--output_dir=/dev/null/x")
+    assert nowhere.returncode == 2 and "can't write into /dev/null/x: Not a" in nowhere.stderr
+
+
 @pytest.fixture
 def of_a_user(tmp_path, monkeypatch):
     """A user's cache folder, without the cache that the other tests share."""

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import modsync_jax
-from modsync_jax import problems
+from modsync_jax import networks, problems
 from modsync_jax.calculus import partials
 from modsync_jax.geometry import disk, extruded, rectangle
 from modsync_jax.problems import Problem, normal_derivative, periodic, value
+from modsync_jax.training._solution import field_of
 
 RING = disk(2, x=0, y=0, name="outside") - disk(1, x=0, y=0, name="inside")
 
@@ -109,3 +110,25 @@ def test_what_a_shape_can_t_do_is_one_line():
         on("x=3", periodic)
     assert on("x = 3.0").domain.faces[-4:] == ("x=0", "x=3", "y=0", "y=1")
     assert problems.get("burgers").domain.contains(np.array([[0.5, 0], [2, 0]])).tolist() == [1, 0]
+
+
+def test_a_network_fulfils_conditions_on_faces_exactly(x64):
+    """And its derivatives through jets are those of nested differentiation."""
+    shape = rectangle(x=(0, 2), y=(0, 1)) - disk(0.2, x=0.5, y=0.5, name="hole")
+    network = networks.Constrained(
+        networks.MLP(width=6, depth=2, param_dtype=jnp.float64),
+        offset=lambda x: jnp.ones(1),
+        distance=lambda x: shape.distance(x, "hole", "x=0")[None],
+    )
+    inside = shape.sample(jax.random.key(0), 40, dtype=jnp.float64)
+    variables = network.init(jax.random.key(1), inside[0])
+    for face in ("hole", "x=0"):
+        points = shape.face(face).sample(jax.random.key(2), 40, dtype=jnp.float64)
+        np.testing.assert_allclose(network.apply(variables, points), 1, atol=1e-10)
+    field = field_of(network, shape.coordinates, variables)
+    found = jax.vmap(lambda x: partials(field, x, {"xx": 1.0, "yy": 1.0})[0])(inside)
+
+    def laplacian(x):
+        return jnp.trace(jax.hessian(lambda x: network.apply(variables, x)[0])(x))
+
+    np.testing.assert_allclose(found[:, 0], jax.vmap(laplacian)(inside), rtol=1e-8)
