@@ -7,6 +7,7 @@ from modsync_jax.problems._conditions import (
     derivative,
     normal_derivative,
     periodic,
+    read_data,
     robin,
     value,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "names",
     "normal_derivative",
     "periodic",
+    "read_data",
     "robin",
     "value",
     "without_weights",

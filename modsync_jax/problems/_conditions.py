@@ -6,7 +6,10 @@ with a target.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -87,11 +90,14 @@ class DataCondition:
       points: the places of the measurements, `[N, d]`.
       values: the measurements, `[N, m]`, or `[N, 1]` with a component.
       component: the output that was measured; all of them when None.
+      noise: standard deviations of the measurements in the shape of `values`; residuals are
+        divided by them.
     """
 
     points: np.ndarray
     values: np.ndarray
     component: str | None = None
+    noise: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.values.ndim != 2 or len(self.points) != len(self.values):
@@ -104,6 +110,10 @@ class DataCondition:
         if not (np.isfinite(self.points).all() and np.isfinite(self.values).all()):
             row = int(np.flatnonzero(~np.isfinite(np.c_[self.points, self.values]).all(1))[0])
             raise ValueError(f"data has a number that is not finite in row {row}; leave it out")
+        if self.noise is not None and not (
+            np.isfinite(self.noise).all() and np.all(self.noise > 0)
+        ):
+            raise ValueError("the noise of data must be positive numbers, standard deviations")
 
     def sample(
         self, domain: Domain, key: Array, count: int | None, sampler: Sampler, dtype: DTypeLike
@@ -115,6 +125,8 @@ class DataCondition:
                 f" {self.points.shape}"
             )
         batch = {"point": jnp.asarray(self.points, dtype), "value": jnp.asarray(self.values, dtype)}
+        if self.noise is not None:
+            batch["noise"] = jnp.asarray(self.noise, dtype)
         if count is None or count >= len(self.points):
             return batch
         rows = jax.random.choice(key, len(self.points), (count,), replace=False)
@@ -123,8 +135,13 @@ class DataCondition:
     def residual(
         self, u: Field, point: Mapping[str, Array], domain: Domain, outputs: tuple[str, ...]
     ) -> dict[str, Array]:
-        """Returns field minus measurement, scalars, at one measurement."""
-        return _differences(u(point["point"]), point["value"], outputs, self.component)
+        """Returns field minus measurement, over the noise if it is known, at one measurement."""
+        found = _differences(u(point["point"]), point["value"], outputs, self.component)
+        if "noise" not in point:
+            return found
+        return {
+            name: found[name] / noise for name, noise in zip(found, point["noise"], strict=True)
+        }
 
 
 def value(face: str, target: Target, component: str | None = None) -> FaceCondition:
@@ -206,7 +223,13 @@ def periodic(face: str, order: int = 1, component: str | None = None) -> FaceCon
     return FaceCondition(face, operator, 0.0, component)
 
 
-def data(points: ArrayLike, values: ArrayLike, component: str | None = None) -> DataCondition:
+def data(
+    points: ArrayLike,
+    values: ArrayLike,
+    component: str | None = None,
+    *,
+    noise: ArrayLike | None = None,
+) -> DataCondition:
     """Measurements: the field equals `values` at `points`.
 
     Every step uses all measurements, or a random minibatch if the problem gives a number of points.
@@ -215,11 +238,83 @@ def data(points: ArrayLike, values: ArrayLike, component: str | None = None) -> 
       points: `[N, d]`.
       values: `[N, m]`, or `[N, 1]` with a component.
       component: the output that was measured; all of them when None.
+      noise: standard deviations of the measurements, a number or an array that broadcasts to
+        `[N, m]`. Residuals are divided by them, so that the loss of a perfect fit is 1 for each
+        component.
 
     Raises:
-      ValueError: the shapes do not fit each other, or (when the condition is used) the problem.
+      ValueError: the shapes do not fit each other, or (when the condition is used) the problem; or
+        a noise that is not positive.
     """
-    return DataCondition(np.asarray(points), np.asarray(values), component)
+    points, values = np.asarray(points), np.asarray(values)
+    if noise is not None:
+        try:
+            noise = np.broadcast_to(np.asarray(noise, np.float64), values.shape)
+        except ValueError:
+            raise ValueError(
+                f"the noise of data must fit values of the shape {values.shape}, got "
+                f"{np.shape(noise)}"
+            ) from None
+    return DataCondition(points, values, component, noise)
+
+
+def read_data(
+    path: str | os.PathLike,
+    points: Sequence[str],
+    values: Sequence[str],
+    *,
+    noise: str | Sequence[str] | float | None = None,
+    component: str | None = None,
+) -> DataCondition:
+    """Measurements from a file with a column for each coordinate and value.
+
+    Args:
+      path: a `.csv` file with a first line of names, a `.parquet` file, or a `.npz` file of arrays
+        `[N]`.
+      points: the columns of the coordinates, in the order of the domain.
+      values: the columns of the values, in the order of the outputs; one with a component.
+      noise: columns of standard deviations, one or one for each value; or a number.
+      component: the output that was measured; all of them when None.
+
+    Raises:
+      ValueError: a file of another kind or that can't be read, a column that it lacks or that holds
+        other than numbers; and as `data`.
+    """
+    columns = _columns(Path(path))
+
+    def table(names: Sequence[str]) -> np.ndarray:
+        found = []
+        for name in names:
+            if name not in columns:
+                raise unknown(f"column of {path}", name, columns)
+            try:
+                found.append(np.asarray(columns[name], np.float64))
+            except ValueError:
+                raise ValueError(
+                    f"the column {name!r} of {path} holds other than numbers"
+                ) from None
+        return np.stack(found, axis=1)
+
+    named = [noise] if isinstance(noise, str) else noise
+    known = table(named) if isinstance(named, Sequence) else named
+    return data(table(points), table(values), component, noise=known)
+
+
+def _columns(path: Path) -> Mapping[str, Any]:
+    """The columns of a file by name."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    if path.suffix not in (".csv", ".parquet", ".npz"):
+        raise ValueError(f"{path} is no .csv, .parquet or .npz file")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        found = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
+    except (OSError, ValueError, pyarrow.ArrowException, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} can't be read: {str(error).splitlines()[0]}") from None
+    return {name: found[name].to_numpy() for name in found.column_names}
 
 
 def _differences(
