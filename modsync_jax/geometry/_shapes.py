@@ -26,8 +26,9 @@ from modsync_jax.sampling import Box, Sampler, box, low_discrepancy, uniform
 _NEAR = 1e-4  # of the size: how far from the boundary both of its sides are looked at
 _SAME = 1e-6  # of the size: pieces that are nearer than this are one
 _LOOKS, _FEWEST = 4096, 4  # points by which a shape is looked at, and how many must be inside
+_ROUNDS = 100_000  # of drawing again; one point in a thousand is good, so never so many
+
 Region = Callable[[Array], Array]
-_ROUNDS = 10_000  # of drawing again; the looks above make so many all but impossible
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,11 +246,10 @@ class ShapeFace:
             return self._placed(unit)[..., :-1]
         if not self._exists:
             raise ValueError(
-                f"the face {self.name!r} is no part of the boundary: the shape lies on both of its "
-                "sides, or on none"
+                f"the face {self.name!r} is no part of the boundary, or less than a thousandth of "
+                "it is: the shape lies on both of its sides, or on none"
             )
-        drawn = until(self._placed, self._ours, unit, key)
-        return drawn[..., :-1]
+        return until(self._placed, self._ours, unit, key)[..., :-1]
 
     def normal(self, x: Array) -> Array:
         """Returns the outward unit normal `[d]` at a point `x` of the face, `[d]`."""
@@ -261,7 +261,7 @@ class ShapeFace:
     def _exists(self) -> bool:
         with jax.ensure_compile_time_eval():
             tagged = self._placed(jnp.asarray(_even(self.cube), jnp.float32))
-            return bool(jnp.any(self._ours(tagged)))
+            return int(jnp.sum(self._ours(tagged))) >= _FEWEST
 
     def _placed(self, unit: Array) -> Array:
         """Points on the pieces, and the number of the piece as a last entry, `[N, d + 1]`."""
@@ -306,9 +306,8 @@ def until(
         return jnp.where(done[:, None], points, drawn), done | good(drawn), rounds + 1
 
     points = place(unit)
-    return jax.lax.while_loop(unfinished, again, (points, good(points), jnp.zeros((), jnp.int32)))[
-        0
-    ]
+    start = (points, good(points), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(unfinished, again, start)[0]
 
 
 class Ball(Shape):
