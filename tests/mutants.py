@@ -634,7 +634,7 @@ MUTANTS = [
     ),
     *rows(
         "geometry/_shapes.py",
-        "tests/test_geometry.py::test_the_divergence_theorem_holds tests/test_geometry.py::test_faces_are_the_boundary_and_normals_point_outward",
+        "tests/test_geometry.py::test_the_divergence_theorem_holds",
         ("(inner != outer) & first", "inner != outer"),
         ("jnp.where(inner[..., None], normal, -normal)", "normal"),
         ("(unit[..., 0] - starts[which]) / shares[which]", "unit[..., 0]"),
@@ -642,7 +642,7 @@ MUTANTS = [
     ),
     *rows(
         "geometry/_pieces.py",
-        "tests/test_geometry.py::test_the_divergence_theorem_holds tests/test_geometry.py::test_points_of_the_inside_are_uniform",
+        "tests/test_geometry.py::test_the_divergence_theorem_holds",
         ("height = 1 - 2 * unit[..., :1]", "height = jnp.cos(jnp.pi * unit[..., :1])"),
         ("along = unit[..., 0] * stops[-1]", "along = unit[..., 0] ** 2 * stops[-1]"),
     ),

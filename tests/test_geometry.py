@@ -168,18 +168,24 @@ def test_faces_are_the_boundary_and_normals_point_outward(name):
 
 @shapes
 def test_the_divergence_theorem_holds(name):
-    """The mean of x·n over each face, times its length, sums to d times the area.
+    """The fluxes of F = r |r|² through the faces, r from a point, integrate (d + 2) |r|².
 
-    This holds only if points are uniform on each face, lengths are right and normals outward.
+    A flux is the mean of F·n over the points of a face, times its length. On no face is F·n
+    constant, so this holds only for uniform points, right lengths and outward normals.
     """
     shape, area, faces = SHAPES[name]
-    d, total, error, count = len(shape.coordinates), 0.0, 0.0, 4_000
+    d, total, error, count = len(shape.coordinates), 0.0, 0.0, 20_000
+    c = np.array([0.3, -0.2, 0.6])[:d]
     for face, length in faces.items():
-        points = np.asarray(shape.face(face).sample(jax.random.key(4), count), np.float64)
-        flux = np.sum(points * normals_at(shape.face(face), points), axis=1)
+        points = drawn(shape.face(face), 4, count).astype(float)
+        r = points - c
+        flux = np.sum(r * normals_at(shape.face(face), points), axis=1) * np.sum(r**2, axis=1)
+        assert flux.std() > 1e-3
         total += length * flux.mean()
         error += (length * flux.std()) ** 2 / count
-    assert total == pytest.approx(d * area, abs=4.5 * math.sqrt(error) + 1e-3 * area)
+    square = np.sum(np.square(shape.std) + np.square(np.array(shape.mean) - c))
+    expected = (d + 2) * square * area
+    assert total == pytest.approx(expected, abs=4 * math.sqrt(error) + 2e-3 * expected)
 
 
 def test_points_of_a_clipped_circle_are_uniform_in_angle():
