@@ -100,6 +100,8 @@ def test_commands_of_the_docs_run(page, tmp_path):
             small = ["--steps=20", "--width=8", "--depth=1"]
             small += ["--time_limit=5"] * ("--preset=best" in words)
             words = [re.sub(r":\d+", ":10", w) if w.startswith("--then") else w for w in words]
+        if words[2] == "experiments.reproduce":
+            small = ["--notrain"]
         if words[2] == "experiments.diagnose":
             small = ["--steps=20", "--width=8", "--depth=1"]
         if words[2] == "experiments.sweep":
