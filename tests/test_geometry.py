@@ -86,12 +86,20 @@ SHAPES = {
         {"x=0": 6, "x=1": 6, "y=0": 3, "y=2": 3, "z=0": 2, "z=3": 2},
     ),
 }
-LONG = ("polygon", "bite", "shell")
-SLOW = ("rectangle", "union", "intersection", "two boxes", "cuboid")
-MARKS = {name: pytest.mark.long for name in LONG} | {name: pytest.mark.slow for name in SLOW}
-shapes = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHAPES]
-)
+QUICK, LONG = ("disk", "mesh"), ("channel", "shell")  # the others take minutes
+
+
+def shapes(first, then):
+    """Parametrises a test over the shapes, with marks for those in QUICK and LONG."""
+    marks = dict.fromkeys(SHAPES, pytest.mark.slow)
+    marks |= dict.fromkeys(LONG, then) | dict.fromkeys(QUICK, first)
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks[name]) for name in SHAPES]
+    )
+
+
+cheap = shapes((), ())
+dear = shapes(pytest.mark.long, pytest.mark.long)
 
 
 def drawn(of, seed, count, sampler=sampling.uniform):
@@ -112,14 +120,14 @@ def box_share(shape, count=200_000):
     return inside.mean() * np.prod(upper - lower)
 
 
-@shapes
+@cheap
 def test_a_shape_has_its_area(name):
     shape, area, _ = SHAPES[name]
     # Evenly spread points: the error is a few thousandths of the box.
     assert box_share(shape) == pytest.approx(area, rel=5e-3)
 
 
-@shapes
+@dear
 def test_points_of_the_inside_are_uniform(name):
     """A χ² test over cells, whose expected shares are counted on many evenly spread points."""
     shape, _, _ = SHAPES[name]
@@ -140,7 +148,7 @@ def test_points_of_the_inside_are_uniform(name):
     assert stats.chi2.sf(chi, len(seen) - 1) > 1e-4
 
 
-@shapes
+@cheap
 def test_means_and_deviations_are_those_of_the_points(name):
     shape, _, _ = SHAPES[name]
     points = drawn(shape, 2, 40_000)
@@ -149,7 +157,7 @@ def test_means_and_deviations_are_those_of_the_points(name):
     np.testing.assert_allclose(scale, shape.std, rtol=0.03)
 
 
-@shapes
+@dear
 def test_faces_are_the_boundary_and_normals_point_outward(name):
     shape, _, faces = SHAPES[name]
     assert set(shape.faces) == set(faces)
@@ -166,7 +174,7 @@ def test_faces_are_the_boundary_and_normals_point_outward(name):
         assert np.mean(inner & ~outer) > 0.98  # within a step of a corner, both may fail
 
 
-@shapes
+@dear
 def test_the_divergence_theorem_holds(name):
     """The fluxes of F = r |r|² through the faces, r from a point, integrate (d + 2) |r|².
 
@@ -188,6 +196,7 @@ def test_the_divergence_theorem_holds(name):
     assert total == pytest.approx(expected, abs=4 * math.sqrt(error) + 2e-3 * expected)
 
 
+@pytest.mark.long
 def test_points_of_a_clipped_circle_are_uniform_in_angle():
     shape, _, _ = SHAPES["union"]
     x, y = np.asarray(shape.face("left").sample(jax.random.key(5), 10_000)).T
@@ -195,6 +204,7 @@ def test_points_of_a_clipped_circle_are_uniform_in_angle():
     assert stats.kstest(angle, stats.uniform(np.pi / 3, 4 * np.pi / 3).cdf).pvalue > 1e-4
 
 
+@pytest.mark.long
 def test_edges_get_points_in_proportion_to_their_lengths():
     wall = SHAPES["polygon"][0].face("wall")
     x, y = np.asarray(wall.sample(jax.random.key(6), 12_000)).T
@@ -203,7 +213,7 @@ def test_edges_get_points_in_proportion_to_their_lengths():
     assert stats.chi2.sf(np.sum((counts - of) ** 2 / (of * (1 - of / 12_000))), 3) > 1e-4
 
 
-@shapes
+@cheap
 def test_signed_distances_of_single_shapes_are_exact(name):
     shape, _, faces = SHAPES[name]
     if name in ("union", "intersection", "channel", "bite", "two boxes", "shell"):
@@ -219,7 +229,7 @@ def test_signed_distances_of_single_shapes_are_exact(name):
     assert np.all((shape.level(jnp.asarray(points)) > 0) == shape.contains(points))
 
 
-@shapes
+@dear
 def test_smooth_distances_vanish_on_faces_with_slope_one(name):
     shape, _, faces = SHAPES[name]
     inside = drawn(shape, 8, 2_000)
@@ -270,6 +280,7 @@ def corner_distance(shape, name, points):
     return np.min(np.linalg.norm(np.asarray(points)[:, None] - of, axis=2), axis=1)
 
 
+@pytest.mark.long
 def test_shapes_are_drawn_under_jit_and_vmap_as_without():
     shape = SHAPES["channel"][0]
     draw = partial(shape.sample, count=64)
@@ -283,6 +294,7 @@ def test_shapes_are_drawn_under_jit_and_vmap_as_without():
     assert shape.sample(keys[0], 4, dtype=jnp.bfloat16).dtype == jnp.bfloat16
 
 
+@pytest.mark.long
 def test_a_shape_in_time():
     shape = SHAPES["channel"][0]
     domain = extruded(shape, t=(1, 3))
@@ -330,6 +342,7 @@ def test_a_mesh_has_the_area_mean_and_boundary_of_what_it_covers(hole):
     np.testing.assert_allclose(away, 0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_a_mesh_agrees_with_an_independent_search():
     rng = np.random.default_rng(1)
     nodes = rng.uniform(size=(60, 2))

@@ -51,7 +51,9 @@ def trained(kind, steps, rate=0.05, **extra):
     return seen
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.25, 0.8, 1.0])
+@pytest.mark.parametrize(
+    "keep", [0.25, *(pytest.param(keep, marks=pytest.mark.long) for keep in (0.0, 0.8, 1.0))]
+)
 def test_the_largest_weights_are_kept_along_the_cubic(keep, x64):
     kind = pruning.by_magnitude(keep, steps=12, every=4)
     seen = trained(kind, 20)

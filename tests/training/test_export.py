@@ -57,7 +57,9 @@ def imported(path):
     return module
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "all at once")) for n in KINDS]
+)
 def test_numpy_and_the_program_have_the_values_of_the_network(name, tmp_path, x64):
     u = solution(name, "float64")
     files = _export.write(u, tmp_path / "new" / "folder", ("u", "v", "p"))
@@ -71,6 +73,7 @@ def test_numpy_and_the_program_have_the_values_of_the_network(name, tmp_path, x6
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
 
 
+@pytest.mark.long
 def test_in_single_precision_values_agree_to_rounding(tmp_path):
     u = solution("plain")
     files = _export.write(u, tmp_path)
