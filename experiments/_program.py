@@ -4,8 +4,9 @@ import dataclasses
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 from rich.console import Console
@@ -24,7 +25,11 @@ from modsync_jax.training import (
     entry_type,
     expanded,
     gone,
+    read_config,
 )
+
+if TYPE_CHECKING:
+    from modsync_jax.training import Solution
 
 from . import _cache, _processes
 
@@ -187,6 +192,38 @@ def prepare_device(dtype: str, *, replicas: bool = False) -> None:
             f"--platform={wanted} was asked for, but JAX found only {jax.default_backend()}; "
             f"install jax[{_EXTRAS[wanted]}], or leave --platform out"
         )
+
+
+def opened(run: str) -> dict[str, Any]:
+    """Reads the `config.json` of the run in a folder, and prepares the device for its numbers.
+
+    Raises:
+      ConfigError: on an empty name, the flag that is missing.
+      RunError: when the folder holds no run.
+    """
+    if not run:
+        raise ConfigError("--run is missing; name the folder of a run")
+    config = read_config(run)
+    prepare_device(TrainConfig.from_stored(config).widest_dtype)
+    return config
+
+
+def loaded(run: str, config: Mapping[str, Any]) -> "Solution":
+    """Loads the run that `opened` has read, and says what is wrong with it on standard error."""
+    import modsync_jax
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        solution = modsync_jax.load(run)
+    for warning in said:
+        if warning.category is UserWarning:
+            say(str(warning.message))
+    if not solution.result:
+        total = TrainConfig.from_stored(config).total_steps
+        step = solution.metrics[-1]["step"] if solution.metrics else 0
+        done = f"its best parameters until step {step:.0f} of {total}"
+        say(f"the run is not finished: these are {done}")
+    return solution
 
 
 def _join() -> None:

@@ -5,13 +5,12 @@ python -m experiments.evaluate --run=runs/y --problem=my_problem.py:heat --outpu
 """
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from modsync_jax.training import ConfigError, TrainConfig, read_config
+from modsync_jax.training import ConfigError
 
 from . import _program
 
@@ -30,14 +29,9 @@ flags.adopt_module_key_flags(_program)
 
 def main() -> None:
     """Evaluates a run by the flags."""
-    if not _RUN.value:
-        raise ConfigError("--run is missing; name the folder of a run")
-    config = read_config(_RUN.value)
+    config = _program.opened(_RUN.value)
     counts = _counts(config["coordinates"])
-    trained = TrainConfig.from_stored(config)
-    _program.prepare_device(trained.widest_dtype)
 
-    import modsync_jax
     from modsync_jax import problems, reporting, training
 
     try:
@@ -45,17 +39,7 @@ def main() -> None:
     except ValueError as error:
         hint = "" if _PROBLEM.value else "; --problem=file.py:name says where it is"
         raise ConfigError(f"{error}{hint}") from None
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
-        solution = modsync_jax.load(_RUN.value)
-    for warning in said:
-        if warning.category is UserWarning:
-            _program.say(str(warning.message))
-    if not solution.result:
-        total = trained.total_steps
-        step = solution.metrics[-1]["step"] if solution.metrics else 0
-        done = f"its best parameters until step {step:.0f} of {total}"
-        _program.say(f"the run is not finished: these are {done}")
+    solution = _program.loaded(_RUN.value, config)
     arrays = training.on_grid(problem, solution, counts)
     stem = Path(_OUTPUT.value or Path(_RUN.value) / "evaluation")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from modsync_jax.training import ConfigError, TrainConfig, read_config
+from modsync_jax.training import ConfigError
 
 from . import _program
 
@@ -23,15 +23,9 @@ flags.adopt_module_key_flags(_program)
 
 def main() -> None:
     """Exports a run by the flags."""
-    if not _RUN.value:
-        raise ConfigError("--run is missing; name the folder of a run")
-    config = read_config(_RUN.value)
-    _program.prepare_device(TrainConfig.from_stored(config).widest_dtype)
-
-    import modsync_jax
-
+    config = _program.opened(_RUN.value)
+    solution = _program.loaded(_RUN.value, config)
     folder = Path(_OUTPUT.value or Path(_RUN.value) / "network")
-    solution = modsync_jax.load(_RUN.value)
     try:
         files = solution.export(folder, tuple(config["outputs"]))
     except OSError as error:

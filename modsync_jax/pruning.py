@@ -26,7 +26,7 @@ def by_magnitude(
     """Gradual magnitude pruning: in each kernel, the largest weights are kept.
 
     The share that is kept falls from 1 to `keep` along a cubic, `keep + (1 - keep)(1 - t / steps)³`
-    after t steps, and then stays. Every 100 steps each kernel gets the threshold that leaves this
+    after t steps, and then stays. Now and then each kernel gets the threshold that leaves this
     share of it. In between, a weight may cross the threshold in both directions. Weights that are
     cut have no gradient.
 

@@ -10,22 +10,9 @@ import pytest
 
 from modsync_jax import adapters, aggregators, loss_indexed, methods, value_and_objective_grads
 from modsync_jax.transform import thresholds
+from tests.two_layers import loss, network
 
 NAMES = ("data", "left", "right")
-
-
-def network():
-    rng = np.random.default_rng(0)
-    return {
-        "bias": jnp.asarray(rng.normal(size=6)),
-        "in": jnp.asarray(rng.normal(size=(2, 6))),
-        "out": jnp.asarray(rng.normal(size=(6, 1))),
-    }
-
-
-def loss(k, weights):
-    x = jnp.asarray(np.random.default_rng(k).normal(size=(8, 2)))
-    return jnp.mean((jnp.tanh(x @ weights["in"] + weights["bias"]) @ weights["out"] - k) ** 2)
 
 
 OBJECTIVES = {name: partial(loss, k) for k, name in enumerate(NAMES)}
@@ -37,7 +24,7 @@ def all_losses(weights):
 
 def started(kind, seed=1):
     """Parameters whose factors are all away from zero."""
-    params = loss_indexed.begin(network(), kind, len(NAMES), jax.random.key(seed))
+    params = loss_indexed.begin(network(6, 1), kind, len(NAMES), jax.random.key(seed))
     weights, own = kind.split(params)
     rng = np.random.default_rng(seed)
     moved = jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape), own)
@@ -59,12 +46,12 @@ def by_hand(weights, own, factors=None):
 
 def test_the_first_network_is_that_of_the_weights(x64):
     kind = adapters.low_rank(rank=3)
-    params = loss_indexed.begin(network(), kind, 4, jax.random.key(5))
+    params = loss_indexed.begin(network(6, 1), kind, 4, jax.random.key(5))
     assert params.own["bias"] is None
     assert params.own["in"]["a"].shape == (4, 2, 3) and params.own["in"]["b"].shape == (4, 3, 6)
     assert params.own["out"]["a"].shape == (4, 6, 3) and params.own["out"]["b"].shape == (4, 3, 1)
-    jax.tree.map(np.testing.assert_array_equal, kind.export(params), network())
-    other = loss_indexed.begin(network(), kind, 4, jax.random.key(6))
+    jax.tree.map(np.testing.assert_array_equal, kind.export(params), network(6, 1))
+    other = loss_indexed.begin(network(6, 1), kind, 4, jax.random.key(6))
     assert not np.array_equal(other.own["in"]["a"], params.own["in"]["a"])
     drawn = adapters.low_rank(rank=50).start({"w": jnp.zeros((400, 3))}, 5, jax.random.key(0))
     # 100,000 numbers: the deviation's standard error is 0.2%
@@ -121,7 +108,7 @@ def test_thresholds_never_cover_adapters(x64):
         thresholds=thresholds(optax.sgd(0.0)),
         adapters=adapters.low_rank(2, optimizer=optax.sgd(1.0)),
     )
-    params = loss_indexed.begin(network(), kind, len(NAMES), jax.random.key(0))
+    params = loss_indexed.begin(network(6, 1), kind, len(NAMES), jax.random.key(0))
     assert jax.tree.structure(params.own["thresholds"]) == jax.tree.structure(
         {"bias": None, "in": 0, "out": 0}
     )
@@ -150,7 +137,7 @@ def test_methods_with_adapters_lower_the_losses(name):
         updates, state = tx.update(grads, state, params, losses=losses)
         return optax.apply_updates(params, updates), state, losses.sum()
 
-    weights = jax.tree.map(jnp.float32, network())
+    weights = jax.tree.map(jnp.float32, network(6, 1))
     params = loss_indexed.begin(weights, kind, 3, jax.random.key(0))
     state, seen = tx.init(params), []
     for _ in range(100):
@@ -163,9 +150,9 @@ def test_bad_arguments_are_errors():
     with pytest.raises(ValueError, match="rank"):
         adapters.low_rank(0)
     with pytest.raises(ValueError, match=r"no parameter gets adapters.*: bias, in, out"):
-        loss_indexed.begin(network(), adapters.low_rank(select=lambda *_: False), 2)
+        loss_indexed.begin(network(6, 1), adapters.low_rank(select=lambda *_: False), 2)
     with pytest.raises(ValueError, match=r"bias has 1 axes.*select"):
-        loss_indexed.begin(network(), adapters.low_rank(select=lambda *_: True), 2)
+        loss_indexed.begin(network(6, 1), adapters.low_rank(select=lambda *_: True), 2)
     with pytest.raises(ValueError, match=r"adapters\+modsync\+sum.*\[modsync\+\]\[adapters\+\]"):
         methods.parse("adapters+modsync+sum")
     with pytest.raises(ValueError, match=r"hyperparameter of adapters 'rang'.*rank"):

@@ -10,22 +10,9 @@ import optax
 import pytest
 
 from modsync_jax import aggregators, loss_indexed, pruning, value_and_objective_grads
+from tests.two_layers import loss, network
 
 NAMES = ("data", "left")
-
-
-def network(seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "bias": jnp.asarray(rng.normal(size=9)),
-        "in": jnp.asarray(rng.normal(size=(2, 9))),
-        "out": jnp.asarray(rng.normal(size=(9, 3))),
-    }
-
-
-def loss(k, weights):
-    x = jnp.asarray(np.random.default_rng(k).normal(size=(8, 2)))
-    return jnp.mean((jnp.tanh(x @ weights["in"] + weights["bias"]) @ weights["out"] - k) ** 2)
 
 
 OBJECTIVES = {name: partial(loss, k) for k, name in enumerate(NAMES)}
@@ -43,7 +30,7 @@ def trained(kind, steps, rate=0.05, **extra):
         updates, state = tx.update(grads, state, params, **given)
         return optax.apply_updates(params, updates), state
 
-    params = loss_indexed.begin(network(), kind, 2, jax.random.key(3))
+    params = loss_indexed.begin(network(9, 3), kind, 2, jax.random.key(3))
     state, seen = tx.init(params), [params]
     for number in range(steps):
         params, state = step(params, state, number)

@@ -75,7 +75,7 @@ class Extruded:
         """Returns the face of this name: an end of the interval, `"t=0"`, or one of the shape's.
 
         Raises:
-          ValueError: no such face, or none of it belongs to the boundary.
+          ValueError: no such face.
         """
         with contextlib.suppress(ValueError):
             return Lid(self, self.interval.face(name))

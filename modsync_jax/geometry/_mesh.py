@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -152,27 +153,24 @@ def _doubled(triangles: np.ndarray) -> np.ndarray:
     return np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
 
 
-def _groups(found: "object") -> dict[str, np.ndarray]:
+def _groups(found: Any) -> dict[str, np.ndarray]:
     """The nodes of the edges in each named group of lines of a `meshio.Mesh`."""
     groups: dict[str, list[np.ndarray]] = {}
-    blocks = found.cells  # type: ignore[attr-defined]
-    for name, of_blocks in found.cell_sets.items():  # type: ignore[attr-defined]
+    blocks = found.cells
+    for name, of_blocks in found.cell_sets.items():
         if name.startswith("gmsh:"):
             continue
         for block, rows in zip(blocks, of_blocks, strict=True):
             if block.type == "line" and rows is not None and len(rows):
                 groups.setdefault(name, []).append(block.data[rows])
-    tags = found.cell_data.get("gmsh:physical", [])  # type: ignore[attr-defined]
-    called = {
-        (int(tag), int(dim)): name
-        for name, (tag, dim) in found.field_data.items()  # type: ignore[attr-defined]
-    }
+    tags = found.cell_data.get("gmsh:physical", [])
+    called = {(int(tag), int(dim)): name for name, (tag, dim) in found.field_data.items()}
     for block, of_block in zip(blocks, tags, strict=False):
         if block.type != "line":
             continue
         for tag in np.unique(of_block):
             name = called.get((int(tag), 1), f"group {tag}")
-            if name not in found.cell_sets:  # type: ignore[attr-defined]
+            if name not in found.cell_sets:
                 groups.setdefault(name, []).append(block.data[of_block == tag])
     return {name: np.concatenate(parts) for name, parts in groups.items()}
 

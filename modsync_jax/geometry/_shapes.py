@@ -172,7 +172,7 @@ class Shape(abc.ABC):
         """Returns the part of the boundary with this name; that of a box's side may be rounded.
 
         Raises:
-          ValueError: no such face, or none of it belongs to the boundary.
+          ValueError: no such face.
         """
         if name in self.faces:
             return self._faces[name]
@@ -189,10 +189,9 @@ class Shape(abc.ABC):
     @cached_property
     def _looked_at(self) -> np.ndarray:
         """Points of the inside, evenly spread, float64."""
-        unit = _even(self.cube)
         lower, upper = np.array(self.bounds.lower), np.array(self.bounds.upper)
         with jax.ensure_compile_time_eval():
-            points = lower + (upper - lower) * unit[:, : len(lower)]
+            points = lower + (upper - lower) * _even(len(lower))
             found = points[np.asarray(self.contains(points))]
         if len(found) < _FEWEST:
             raise ValueError(
@@ -216,9 +215,6 @@ class ShapeFace:
     Attributes:
       shape: the shape.
       name: the name.
-
-    Raises:
-      ValueError: when points are drawn, if nothing with this name belongs to the boundary.
     """
 
     shape: Shape
@@ -236,7 +232,11 @@ class ShapeFace:
     def sample(
         self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
     ) -> Array:
-        """Returns points `[count, d]` on the face, uniform in length or area."""
+        """Returns points `[count, d]` on the face, uniform in length or area.
+
+        Raises:
+          ValueError: when almost nothing with this name belongs to the boundary.
+        """
         first, again = jax.random.split(key)
         return self.fill(sampler(first, count, self.cube, dtype), again)
 
@@ -518,8 +518,8 @@ def polygon(
     lengths = np.linalg.norm(ends - starts, axis=1)
     if not lengths.all():
         raise ValueError(f"corner {int(np.argmin(lengths))} of the polygon comes twice in a row")
-    for j, k in _crossing(starts, ends):
-        raise ValueError(f"edges {j} and {k} of the polygon cross")
+    if crossing := _crossing(starts, ends):
+        raise ValueError("edges {} and {} of the polygon cross".format(*crossing[0]))
     of = [names] * len(starts) if isinstance(names, str) else list(names)
     if len(of) != len(starts):
         raise ValueError(f"a polygon of {len(starts)} edges got {len(of)} names; give one for each")

@@ -70,23 +70,8 @@ def network(points):
 {embedding}{layers}'''
 
 
-def write(
-    solution: "Solution", folder: str | os.PathLike, outputs: tuple[str, ...] = ()
-) -> list[Path]:
-    """Writes a network for other programs.
-
-    `network.py` and `network.npz` need NumPy alone: `from network import network`. `network.jax`
-    needs JAX alone, on a CPU, GPU or TPU: `jax.export.deserialize(path.read_bytes()).call(points)`,
-    with any number of points.
-
-    Args:
-      solution: the network and its parameters.
-      folder: the folder for the files; it need not exist.
-      outputs: the names of the values, for the docstring.
-
-    Returns:
-      The files: `network.jax` alone for a network of the user's own.
-    """
+def write(solution: "Solution", folder: str | os.PathLike, outputs: tuple[str, ...]) -> list[Path]:
+    """Writes a network for other programs; see `Solution.export`."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     dtype = jax.tree.leaves(solution.params["network"])[0].dtype

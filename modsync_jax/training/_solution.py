@@ -17,7 +17,7 @@ from jax import Array
 from modsync_jax import loss_indexed, methods, networks
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
-from modsync_jax.training import _folder
+from modsync_jax.training import _export, _folder
 
 PyTree = Any
 _EVALUATED_AT_ONCE = 2**16  # points at once: 32 MB for each layer of 128 units
@@ -89,11 +89,17 @@ class Solution:
     def export(self, folder: str | os.PathLike, outputs: tuple[str, ...] = ()) -> list[Path]:
         """Writes the network for other programs, as plain NumPy and as a program of JAX.
 
-        Arguments, files and result are those of `modsync_jax.training._export.write`: `network.py`
-        and `network.npz` need NumPy alone, `network.jax` JAX alone.
-        """
-        from modsync_jax.training import _export
+        `network.py` and `network.npz` need NumPy alone: `from network import network`. What
+        `network.jax` holds needs JAX alone, on a CPU, GPU or TPU, and takes any number of points:
+        `jax.export.deserialize(path.read_bytes()).call(points)`.
 
+        Args:
+          folder: the folder for the files; it need not exist.
+          outputs: the names of the values, for the docstring of the NumPy function.
+
+        Returns:
+          The files: `network.jax` alone for a network of the user's own.
+        """
         return _export.write(self, folder, outputs)
 
     def _evaluate(self, function: Callable[[Array], Any], points: Array | np.ndarray) -> Any:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from modsync_jax import networks
-from modsync_jax.training import _export
 from modsync_jax.training._solution import Solution
 
 KINDS = {
@@ -62,7 +61,7 @@ def imported(path):
 )
 def test_numpy_and_the_program_have_the_values_of_the_network(name, tmp_path, x64):
     u = solution(name, "float64")
-    files = _export.write(u, tmp_path / "new" / "folder", ("u", "v", "p"))
+    files = u.export(tmp_path / "new" / "folder", ("u", "v", "p"))
     assert [path.name for path in files] == ["network.py", "network.npz", "network.jax"]
     exported = imported(files[0])
     np.testing.assert_allclose(exported.network(POINTS), u(POINTS), rtol=1e-10, atol=1e-12)
@@ -76,14 +75,14 @@ def test_numpy_and_the_program_have_the_values_of_the_network(name, tmp_path, x6
 @pytest.mark.long
 def test_in_single_precision_values_agree_to_rounding(tmp_path):
     u = solution("plain")
-    files = _export.write(u, tmp_path)
+    files = u.export(tmp_path)
     found = imported(files[0]).network(POINTS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, u(POINTS), rtol=1e-6, atol=1e-6)
 
 
 def test_numpy_alone_is_needed(tmp_path):
-    _export.write(solution("all at once"), tmp_path)
+    solution("all at once").export(tmp_path)
     code = "import sys, numpy; from network import network; print(network([[0.1, 0.2]]).shape);"
     code += "assert 'jax' not in sys.modules and 'modsync_jax' not in sys.modules"
     done = subprocess.run(
@@ -98,6 +97,6 @@ def test_a_network_of_one_s_own_is_a_program_alone(tmp_path):
     variables = network.init(jax.random.key(0), jnp.zeros(2))
     params = {"network": variables, "unknowns": {}}
     u = Solution(network, ("t", "x"), params, params, {}, [])
-    (path,) = _export.write(u, tmp_path)
+    (path,) = u.export(tmp_path)
     found = jax.export.deserialize(path.read_bytes()).call(jnp.asarray(POINTS, jnp.float32))
     np.testing.assert_allclose(found, u(POINTS), rtol=1e-6)
