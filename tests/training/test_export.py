@@ -81,6 +81,7 @@ def test_in_single_precision_values_agree_to_rounding(tmp_path):
     np.testing.assert_allclose(found, u(POINTS), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_numpy_alone_is_needed(tmp_path):
     solution("all at once").export(tmp_path)
     code = "import sys, numpy; from network import network; print(network([[0.1, 0.2]]).shape);"
