@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from modsync_jax import _calls
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
     PRESETS,
@@ -321,8 +322,12 @@ def say(text: str) -> None:
 
 
 def _mapping(name: str, text: str, kind: Callable[[str], Any]) -> Mapping[str, Any]:
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    def entry(value: str) -> Any:
+        of_unknown = name == "coefficients" and "(" in value
+        return value if of_unknown else kind(value)
+
+    pairs = [part.partition("=") for part in _calls.split(text, ",") if part.strip()]
     try:
-        return {key.strip(): kind(value) for key, _, value in pairs}
+        return {key.strip(): entry(value) for key, _, value in pairs}
     except ValueError:
         raise ConfigError(f"{name} is {text!r}; it must be name=number,name=number,...") from None

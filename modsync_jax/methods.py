@@ -257,6 +257,9 @@ def indexed(
     method: str | Method,
     thresholds_optimizer: optax.GradientTransformation | None = None,
     adapters_optimizer: optax.GradientTransformation | None = None,
+    *,
+    masked: pruning.Select | None = None,
+    adapted: pruning.Select | None = None,
     **thresholds_settings: Any,
 ) -> loss_indexed.Kind:
     """Returns what a method trains beside the weights, most often parameters of single losses.
@@ -265,17 +268,22 @@ def indexed(
       method: as `parse` takes it.
       thresholds_optimizer: the transformation that moves thresholds, for `modsync+...`.
       adapters_optimizer: the transformation that moves `adapters`.
+      masked: predicate `(path, leaf) -> bool` of the weights that may be masked; see
+        `sparsity.init_thresholds`.
+      adapted: the same of the weights that get adapters; see `adapters.low_rank`.
       **thresholds_settings: further arguments of `transform.thresholds`.
 
     Raises:
       ValueError: on an unknown name, with the nearest one, or a hyperparameter out of range.
     """
     of_run = {
-        "modsync": {"optimizer": thresholds_optimizer, **thresholds_settings},
-        "adapters": {"optimizer": adapters_optimizer},
+        "modsync": {"optimizer": thresholds_optimizer, "select": masked, **thresholds_settings},
+        "adapters": {"optimizer": adapters_optimizer, "select": adapted},
+        "magnitude": {"select": masked},
+        "dropconnect": {"select": masked},
     }
     found = {
-        _OWN.get(name, name): PARTS[name].make(**given, **of_run.get(name, {}))
+        _OWN.get(name, name): PARTS[name].make(**given, **of_run[name])
         for name, given in parse(method).parts.items()
         if PARTS[name].kind == "beside"
     }

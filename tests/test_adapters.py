@@ -102,6 +102,7 @@ def test_a_row_of_metrics_has_the_share_of_each_objective(x64):
     np.testing.assert_allclose(row["adapter/left/in"], share, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_thresholds_never_cover_adapters(x64):
     """Masks cut the shared weights; the adapters of a layer that is cut whole still move."""
     kind = loss_indexed.together(

@@ -126,7 +126,7 @@ def shapes(first, then):
     )
 
 
-cheap = shapes((), ())
+cheap = shapes((), pytest.mark.long)
 dear = shapes(pytest.mark.long, pytest.mark.long)
 
 

@@ -192,7 +192,7 @@ class Shape(abc.ABC):
         lower, upper = np.array(self.bounds.lower), np.array(self.bounds.upper)
         with jax.ensure_compile_time_eval():
             points = lower + (upper - lower) * _even(len(lower))
-            found = points[np.asarray(self.contains(points))]
+            found = points[np.asarray(jax.jit(self.contains)(points))]
         if len(found) < _FEWEST:
             raise ValueError(
                 f"the shape fills less than a thousandth of the box around it, "
@@ -259,9 +259,11 @@ class ShapeFace:
 
     @cached_property
     def _exists(self) -> bool:
+        def count(unit: Array) -> Array:
+            return jnp.sum(self._ours(self._placed(unit)))
+
         with jax.ensure_compile_time_eval():
-            tagged = self._placed(jnp.asarray(_even(self.cube), jnp.float32))
-            return int(jnp.sum(self._ours(tagged))) >= _FEWEST
+            return int(jax.jit(count)(jnp.asarray(_even(self.cube), jnp.float32))) >= _FEWEST
 
     def _placed(self, unit: Array) -> Array:
         """Points on the pieces, and the number of the piece as a last entry, `[N, d + 1]`."""

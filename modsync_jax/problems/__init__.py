@@ -13,15 +13,20 @@ from modsync_jax.problems._conditions import (
 )
 from modsync_jax.problems._manufactured import manufactured
 from modsync_jax.problems._registry import get, load, names
+from modsync_jax.problems._unknowns import AnyUnknown, Unknown, UnknownField, labelled
 
 __all__ = [
     "GROUPINGS",
+    "AnyUnknown",
     "Condition",
     "Problem",
+    "Unknown",
+    "UnknownField",
     "Weighted",
     "data",
     "derivative",
     "get",
+    "labelled",
     "load",
     "manufactured",
     "names",

@@ -22,13 +22,16 @@ from modsync_jax.blocks import Sum
 from modsync_jax.calculus import Field
 from modsync_jax.problems._conditions import Condition, DataCondition
 from modsync_jax.problems._explain import explained
+from modsync_jax.problems._unknowns import AnyUnknown, Start, Unknown, labelled
 from modsync_jax.sampling import Domain, Sampler
 
 Batch = dict[str, Any]
-Unknowns = Mapping[str, ArrayLike]
+PyTree = Any
+Unknowns = Mapping[str, Any]
 Objective = Callable[[Any, Batch], Array]
 
 GROUPINGS = ("grouped", "each")
+_PLACES = 1_000  # points at which unknown fields are described
 
 
 class Weighted(NamedTuple):
@@ -41,6 +44,29 @@ class Weighted(NamedTuple):
 
     points: Any
     weights: Array
+
+
+class Family(NamedTuple):
+    """The problems of all values of some coefficients, which are unknown.
+
+    Attributes:
+      make: from values by keyword to the problem.
+      names: the names of the unknown coefficients.
+      start: the problem of their starting values.
+    """
+
+    make: Callable[..., "Problem"]
+    names: tuple[str, ...]
+    start: "Problem"
+
+
+class _Parts(NamedTuple):
+    """What a problem with values of its unknowns evaluates at a point."""
+
+    domain: Domain
+    residual: Callable[..., Mapping[str, Array]]
+    conditions: Mapping[str, Condition]
+    observe: Callable[..., Mapping[str, Array]] | None
 
 
 def without_weights(batch: Batch) -> Batch:
@@ -65,7 +91,8 @@ class Problem:
       points: the number of points that each term draws; a `data` condition without a number uses
         all its points.
       outputs: names of the m values of the field.
-      unknowns: starting values of trained coefficients; the residual gets them by keyword.
+      unknowns: what training finds beside the network, by name; a number is the start of an
+        `Unknown`. The residual gets their values by keyword, a field as a `Field`.
       observe: `(u, x, **unknowns) -> {"speed": value, ...}`, the q quantities that pictures show
         and the reference gives, in the form of a residual's values; the outputs by default.
       reference: the quantities of the solution, from points `[N, d]` to values `[N, q]`, if it is
@@ -75,6 +102,7 @@ class Problem:
       sampler: name of the sampler in `modsync_jax.sampling`.
       standardize: whether the network should see standardised coordinates.
       source: the source of the problem, its settings and its reference.
+      family: where `problems.get` made coefficients unknown, the problems of all their values.
 
     Raises:
       ValueError: something does not fit; one sentence says what.
@@ -86,13 +114,14 @@ class Problem:
     conditions: Mapping[str, Condition]
     points: Mapping[str, int]
     outputs: tuple[str, ...] = ("u",)
-    unknowns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unknowns: Mapping[str, float | AnyUnknown] = dataclasses.field(default_factory=dict)
     observe: Callable[..., Mapping[str, Array]] | None = None
     reference: Callable[[np.ndarray], ArrayLike] | None = None
-    coefficients: Mapping[str, float | Array] = dataclasses.field(default_factory=dict)
+    coefficients: Mapping[str, float | Array | AnyUnknown] = dataclasses.field(default_factory=dict)
     sampler: str = "uniform"
     standardize: bool = False
     source: str = ""
+    family: Family | None = None
 
     def __post_init__(self) -> None:
         if "residual" in self.conditions:
@@ -135,10 +164,91 @@ class Problem:
         names: list[str] = []
 
         def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
-            names.extend(self._observe(self._any_field(), self.unknowns, x))
+            parts = self._parts(self._first_values())
+            names.extend(self._observe(parts, self._any_field(), x))
 
         jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
         return tuple(names)
+
+    @property
+    def measured(self) -> dict[str, DataCondition]:
+        """The conditions that are measurements, by name."""
+        return {n: c for n, c in self.conditions.items() if isinstance(c, DataCondition)}
+
+    @property
+    def truths(self) -> dict[str, float]:
+        """The true values of unknown numbers by name, `c[0]`, ... of a vector, where known."""
+        known = {n: u.truth for n, u in self.trained.items() if isinstance(u, Unknown)}
+        found = [labelled(n, np.asarray(v)) for n, v in known.items() if v is not None]
+        return {name: float(value) for of in found for name, value in of.items()}
+
+    @cached_property
+    def trained(self) -> dict[str, AnyUnknown]:
+        """The unknowns by name, those given as numbers too."""
+        return {
+            name: Unknown(given) if isinstance(given, float | int) else given
+            for name, given in self.unknowns.items()
+        }
+
+    def begin(self, key: Array, dtype: DTypeLike = jnp.float32) -> dict[str, PyTree]:
+        """Returns what is trained of the unknowns, at their start.
+
+        Args:
+          key: a PRNG key, for unknown fields.
+          dtype: the floating dtype of the numbers.
+        """
+        return {
+            name: sought.begin(jax.random.fold_in(key, index), dtype)
+            for index, (name, sought) in enumerate(self.trained.items())
+        }
+
+    def values(self, trained: Mapping[str, PyTree]) -> dict[str, Any]:
+        """Returns the values of the unknowns from what is trained of them.
+
+        Numbers are arrays `[]` or `[n]`, and fields are `Field`s.
+        """
+        return {
+            name: sought.value(trained[name], self.coordinates)
+            for name, sought in self.trained.items()
+        }
+
+    def readings(self, values: Unknowns) -> dict[str, Array]:
+        """Returns single numbers that describe the unknowns, for tables and figures.
+
+        Args:
+          values: what `values` returned.
+
+        Returns:
+          A number by its name, and the numbers of a vector as `c[0]`, `c[1]`, ...; of a field the
+          mean over the domain, as `k (mean)`, and its relative L2 error as `k (error)` if the truth
+          is known.
+        """
+        found: dict[str, Array] = {}
+        for name, sought in self.trained.items():
+            if isinstance(sought, Unknown):
+                found |= labelled(name, values[name])
+                continue
+            with jax.ensure_compile_time_eval():
+                uniform = sampling.get("uniform")
+                points = self.domain.sample(jax.random.key(0), _PLACES, uniform, jnp.float32)
+            at_points = jax.vmap(values[name])(points)[:, 0]
+            found[f"{name} (mean)"] = at_points.mean()
+            if sought.truth is not None:
+                true = np.reshape(sought.truth(np.asarray(points, np.float64)), -1)
+                error = jnp.linalg.norm(at_points - true) / np.linalg.norm(true)
+                found[f"{name} (error)"] = error
+        return found
+
+    def adding(self, **conditions: Condition) -> "Problem":
+        """Returns the problem with further conditions, such as `measurements=data(...)`.
+
+        Raises:
+          ValueError: a name that is in use, and as `Problem`.
+        """
+        for name in conditions:
+            if name in self.terms:
+                raise ValueError(f"{self.name} has a condition {name!r} already; take another name")
+        return dataclasses.replace(self, conditions={**self.conditions, **conditions})
 
     def sample(
         self,
@@ -182,16 +292,16 @@ class Problem:
         if name not in self.terms:
             raise unknown("term", name, self.terms)
 
-        def at_point(u: Field, unknowns: Unknowns, point: Any) -> dict[str, Array]:
+        def at_point(parts: _Parts, u: Field, point: Any) -> dict[str, Array]:
             if isinstance(point, Weighted):
                 root = jnp.sqrt(point.weights)
-                return {k: root * r for k, r in at_point(u, unknowns, point.points).items()}
+                return {k: root * r for k, r in at_point(parts, u, point.points).items()}
             if name == "residual":
-                return _scalars(self.residual(u, point, **unknowns), "the residual")
-            return self.conditions[name].residual(u, point, self.domain, self.outputs)
+                return _scalars(parts.residual(u, point), "the residual")
+            return parts.conditions[name].residual(u, point, parts.domain, self.outputs)
 
         def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
-            return jax.vmap(partial(at_point, u, unknowns))(points)
+            return jax.vmap(partial(at_point, self._parts(unknowns), u))(points)
 
         return pointwise
 
@@ -201,9 +311,10 @@ class Problem:
 
     def observed(self, u: Field, unknowns: Unknowns, points: Array) -> Array:
         """Returns the quantities `[N, q]` of a field at points `[N, d]`, ordered as their names."""
+        parts = self._parts(unknowns)
 
         def at_point(x: Array) -> Array:
-            return jnp.stack(list(self._observe(u, unknowns, x).values()))
+            return jnp.stack(list(self._observe(parts, u, x).values()))
 
         return jax.vmap(at_point)(points)
 
@@ -225,7 +336,7 @@ class Problem:
             raise unknown("grouping", grouping, GROUPINGS)
         if grouping == "each":
             return {name: (name,) for name in self.terms}
-        of_data = [n for n, c in self.conditions.items() if isinstance(c, DataCondition)]
+        of_data = self.measured
         on_faces = tuple(name for name in self.conditions if name not in of_data)
         if on_faces and "boundary" in of_data:
             raise ValueError(
@@ -365,16 +476,40 @@ class Problem:
     def _trace(self, name: str, counts: Mapping[str, int], sampler: Sampler) -> dict[str, Array]:
         """Evaluates one term of an arbitrary smooth field, to find its shapes."""
         points = self._draw(name, jax.random.key(0), counts, sampler, jnp.float32)
-        return self.term(name)(self._any_field(), self.unknowns, points)
+        return self.term(name)(self._any_field(), self._first_values(), points)
+
+    def _first_values(self) -> dict[str, Any]:
+        return self.values(self.begin(jax.random.key(0)))
 
     def _any_field(self) -> Field:
         return Field(lambda x: jnp.full(len(self.outputs), jnp.sum(x)), self.coordinates)
 
-    def _observe(self, u: Field, unknowns: Unknowns, x: Array) -> dict[str, Array]:
+    def _parts(self, unknowns: Unknowns) -> _Parts:
+        """Returns this problem with values of its unknowns, in all that they change."""
+        observe = self.observe and partial(self.observe, **unknowns)
+        own = _Parts(self.domain, partial(self.residual, **unknowns), self.conditions, observe)
+        if self.family is None:
+            return own
+        names, start = self.family.names, self.family.start
+        rest = {name: value for name, value in unknowns.items() if name not in names}
+        made = self.family.make(**_numbers(unknowns, names))._parts(rest)
+        conditions = {
+            name: made.conditions[name] if condition is start.conditions.get(name) else condition
+            for name, condition in self.conditions.items()
+        }
+        # From the family, unless it was replaced in this problem.
+        return _Parts(
+            (made if self.domain is start.domain else own).domain,
+            (made if self.residual is start.residual else own).residual,
+            conditions,
+            (made if self.observe is start.observe else own).observe,
+        )
+
+    def _observe(self, parts: _Parts, u: Field, x: Array) -> dict[str, Array]:
         """Returns the quantities at one point, as scalars."""
-        if self.observe is None:
+        if parts.observe is None:
             return dict(zip(self.outputs, u(x), strict=True))
-        return _scalars(self.observe(u, x, **unknowns), "observe")
+        return _scalars(parts.observe(u, x), "observe")
 
     def _check_observed(self) -> None:
         try:
@@ -394,6 +529,16 @@ class Problem:
                 f"{self.name}: reference must return [N, {q}] for points [N, d], a column for each"
                 f" of {', '.join(self.quantities)}, here {(q + 1, q)}, but returned {shape}{hint}"
             )
+
+
+def _numbers(unknowns: Unknowns, names: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of a family; numbers that are no tracers as floats, whose range is known."""
+
+    def argument(value: Any) -> Any:
+        traced = isinstance(value, jax.core.Tracer) or not isinstance(value, Array)
+        return value if traced or value.ndim else Start(value)
+
+    return {name: argument(unknowns[name]) for name in names}
 
 
 def _count(points: Any) -> int:

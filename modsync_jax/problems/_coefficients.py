@@ -4,12 +4,15 @@ import jax
 from jax import Array
 
 from modsync_jax._ranges import check_range
+from modsync_jax.problems._unknowns import Start
 
 
 def coefficient(
     name: str, value: float | Array, low: float = float("-inf"), high: float = float("inf")
 ) -> float | Array:
-    """Returns a coefficient as a float, which takes the dtype of its operands; tracers pass.
+    """Returns a coefficient as a float, which takes the dtype of its operands.
+
+    Tracers pass, and so do values of unknowns, which have learnt the range.
 
     So one problem serves points of every dtype, and its reference is computed in float64.
 
@@ -23,6 +26,9 @@ def coefficient(
       ValueError: a number outside [low, high].
     """
     if isinstance(value, jax.core.Tracer):
+        return value
+    if isinstance(value, Start):
+        value.range = (low, high)
         return value
     value = float(value)
     check_range(name, value, low, high)

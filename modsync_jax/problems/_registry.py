@@ -1,15 +1,20 @@
 """Problems by name, and problems from a user's own file."""
 
+import dataclasses
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax import Array
 
 from modsync_jax._names import lookup, unknown
+from modsync_jax.calculus import Field
+from modsync_jax.problems import _unknowns as unknowns
 from modsync_jax.problems import (
     allen_cahn,
     burgers,
@@ -27,8 +32,9 @@ from modsync_jax.problems import (
     reaction,
     wave,
 )
-from modsync_jax.problems._base import Problem
+from modsync_jax.problems._base import Family, Problem
 from modsync_jax.problems._explain import explained
+from modsync_jax.problems._unknowns import AnyUnknown
 
 _PROBLEMS: Mapping[str, Callable[..., Problem]] = {
     "allen_cahn": allen_cahn.problem,
@@ -54,14 +60,18 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_PROBLEMS))
 
 
-def get(name: str, /, **coefficients: float | Array) -> Problem:
+def get(
+    problem: str | Callable[..., Problem], /, **coefficients: float | Array | AnyUnknown | str
+) -> Problem:
     """Returns a problem by its name, `"burgers"`, or from a user's file, `"my_problem.py:heat"`.
 
     Args:
-      name: the problem's name, or a location as in `load`.
+      problem: the problem's name, a location as in `load`, or a function of coefficients that
+        returns a problem.
       **coefficients: values that replace the problem's own, such as `viscosity=0.02`. They may be
         traced, so that the problem's losses can be differentiated with respect to them or mapped
-        over them.
+        over them. An `Unknown`, or its text, makes a coefficient one that training finds, in the
+        equation and in the conditions. Its bounds are within the range where the problem is valid.
 
     Raises:
       ValueError: no such problem or coefficient, with the nearest name in the message; or a
@@ -70,13 +80,20 @@ def get(name: str, /, **coefficients: float | Array) -> Problem:
     Example:
       >>> print(get("burgers", viscosity=0.02).coefficients)
       {'viscosity': 0.02}
+      >>> from modsync_jax.problems import Unknown
+      >>> inverse = get("burgers", viscosity=Unknown(0.05))
+      >>> print(inverse.trained["viscosity"])
+      unknown(start=0.05,low=0.001,high=1.0)
     """
+    if callable(problem):
+        return _make(getattr(problem, "__name__", "the problem"), problem, coefficients)
+    name = problem
     if ":" in name or name.endswith(".py"):
         return load(name, **coefficients)
     return _make(name, lookup("problem", name, _PROBLEMS), coefficients)
 
 
-def load(location: str, /, **coefficients: float | Array) -> Problem:
+def load(location: str, /, **coefficients: float | Array | AnyUnknown | str) -> Problem:
     """Executes a Python file and returns the problem of this name in it.
 
     Args:
@@ -132,4 +149,35 @@ def _make(name: str, function: Callable[..., Any], coefficients: Mapping[str, An
     for known, parameter in parameters.items():
         if parameter.default is parameter.empty and known not in coefficients:
             raise ValueError(f"{name} needs a value for its coefficient {known!r}")
-    return function(**coefficients)
+    values = {n: unknowns.read(n, v) if isinstance(v, str) else v for n, v in coefficients.items()}
+    searched = {n: v for n, v in values.items() if isinstance(v, AnyUnknown)}
+    fixed = {n: v for n, v in values.items() if n not in searched}
+    return _searched(name, partial(function, **fixed), searched) if searched else function(**fixed)
+
+
+def _searched(
+    name: str, make: Callable[..., Problem], searched: Mapping[str, AnyUnknown]
+) -> Problem:
+    """Returns the problem in which coefficients are unknown."""
+    try:
+        starts = {n: unknowns.first(u) for n, u in searched.items()}
+        start = make(**starts)
+        found = {n: unknowns.bounded(u, starts[n]) for n, u in searched.items()}
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    numbers = {n: v for n, v in starts.items() if not isinstance(v, Field)}
+    try:
+        jax.eval_shape(lambda values: jax.tree.leaves(make(**starts | values).points), numbers)
+    except TypeError as error:  # the errors of converting a tracer to a number
+        raise ValueError(
+            f"{', '.join(numbers)} of {name} can't be unknown: {explained(error, 'a number')}; an "
+            "unknown may stand in equations and conditions, but not in the domain"
+        ) from None
+    true = unknowns.truths(found)
+    return dataclasses.replace(
+        start,
+        unknowns={**start.unknowns, **found},
+        family=Family(make, tuple(found), start),
+        coefficients={**start.coefficients, **found},
+        reference=None if true is None else make(**true).reference,
+    )

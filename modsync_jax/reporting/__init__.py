@@ -10,7 +10,7 @@ from modsync_jax.reporting._drawing import save as save_figure
 from modsync_jax.reporting._fields import draw_solution
 from modsync_jax.reporting._ranking import spread
 from modsync_jax.reporting._report import write_report
-from modsync_jax.reporting._run import ERROR_KINDS, in_order, measured
+from modsync_jax.reporting._run import ERROR_KINDS, in_order, measured, unknowns
 from modsync_jax.reporting._sweep import (
     as_table,
     configurations,
@@ -32,6 +32,7 @@ __all__ = [
     "measured",
     "save_figure",
     "spread",
+    "unknowns",
     "write_comparison",
     "write_diagnosis",
     "write_report",

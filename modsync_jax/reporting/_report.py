@@ -309,13 +309,23 @@ def _measures(run: Run) -> list[list[str]]:
     values["total loss"] = result["loss"]
     if result["keep"]:
         values["share of weights kept"] = result["keep"]
-    values |= {f"unknown {name}": {"selected": v} for name, v in result["unknowns"].items()}
+    values |= {f"unknown {name}": of for name, of in _unknowns(result).items()}
     columns = list(dict.fromkeys(kind for of in values.values() for kind in of))
     head = ["", *(labels.get(column, column) for column in columns)]
     return [
         head,
         *([n, *(number(of[c]) if c in of else "" for c in columns)] for n, of in values.items()),
     ]
+
+
+def _unknowns(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The columns of each unknown; older results have its value alone."""
+    rows = {name: {"selected": value} for name, value in result["unknowns"].items()}
+    for name, (low, high) in result.get("intervals", {}).items():
+        rows[name] |= {"95% from": low, "to": high}
+    for name, true in result.get("truths", {}).items():
+        rows[name] |= {"truth": true}
+    return rows
 
 
 def _facts(run: Run) -> list[list[str]]:

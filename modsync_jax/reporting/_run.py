@@ -69,7 +69,8 @@ class Run:
     def problem(self) -> str:
         """The problem's name, with the coefficients that the user set."""
         given = self.config.get("coefficients", {})  # older runs have none
-        values = ", ".join(f"{name} {value:g}" for name, value in given.items())
+        known = {n: "unknown" if isinstance(v, str) else f"{v:g}" for n, v in given.items()}
+        values = ", ".join(f"{name} {value}" for name, value in known.items())
         return f"{self.result['problem']} ({values})" if values else self.result["problem"]
 
     @property
@@ -206,6 +207,12 @@ def outcome_of(metrics: Mapping[str, NDArray]) -> NDArray:
 def measured(columns: Iterable[str]) -> list[str]:
     """The columns among those of `metrics.csv` that measures of the training batches wrote."""
     return [name for name in columns if name.partition("/")[0] not in _BEFORE + _AFTER]
+
+
+def unknowns(row: Mapping[str, float]) -> dict[str, float]:
+    """The unknowns in a row of `metrics.csv` by name."""
+    start = "unknown/"
+    return {name[len(start) :]: row[name] for name in row if name.startswith(start)}
 
 
 def in_order(columns: Iterable[str]) -> list[str]:

@@ -71,6 +71,8 @@ def sweep(
       RunError: on a folder that can't be used or written.
       Interrupted: when the sweep was told to stop; its state is saved.
     """
+    if "coefficients" in settings:  # as the folder holds them
+        settings["coefficients"] = TrainConfig(coefficients=settings["coefficients"]).coefficients
     replicas = _grid.replicas(methods, grid or {}, settings)
     rungs = _halving.rungs(replicas, halving)
     if export not in EXPORTS:

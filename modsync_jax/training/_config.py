@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from modsync_jax import diagnostics, methods, networks, sampling
 from modsync_jax._names import unknown
-from modsync_jax.problems import GROUPINGS
+from modsync_jax.problems import GROUPINGS, Unknown
 from modsync_jax.training import _optimizers, _phases, _presets
 
 _AUTO = ("auto", "yes", "no")
@@ -91,7 +91,8 @@ def gone(name: str) -> str | None:
 
 def entry_type(field: dataclasses.Field) -> type | None:
     """The type of the numbers in a setting that is a mapping; None for any other setting."""
-    return next(iter(get_args(field.type)[1:]), None)
+    entry = next(iter(get_args(field.type)[1:]), None)
+    return next(iter(get_args(entry)), entry)  # a coefficient may be the text of an unknown too
 
 
 class ConfigError(ValueError):
@@ -122,9 +123,10 @@ class TrainConfig:
     )
     steps: int = _field(20_000, "first-order steps; 0 to start with the phases of --then")
     seed: int = _field(0, "seed of all randomness: initialisation and points", traceable=True)
-    coefficients: Mapping[str, float] = _field(
+    coefficients: Mapping[str, float | str] = _field(
         {},
-        "coefficients of the equation, viscosity=0.02,... (problem's); --list_problems",
+        "coefficients of the equation, viscosity=0.02,... (problem's); --list_problems; one to "
+        "find from data: viscosity=unknown(start=0.05)",
         traceable=True,
     )
 
@@ -309,7 +311,11 @@ class TrainConfig:
             )
         if self.fourier_features % 2:
             raise ConfigError(f"fourier_features is {self.fourier_features}; it must be even")
+        texts = {k: str(v) if isinstance(v, Unknown) else v for k, v in self.coefficients.items()}
+        object.__setattr__(self, "coefficients", texts)
         for name, value in self.coefficients.items():
+            if isinstance(value, str):  # of an unknown, which the problem reads
+                continue
             if not (isinstance(value, float | int) and math.isfinite(value)):
                 raise ConfigError(f"coefficients: {name} is {value!r}; it must be a number")
         for field_name in ("loss_weights", "periods"):

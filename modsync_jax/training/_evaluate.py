@@ -79,7 +79,7 @@ def build(
         norms = jnp.sqrt(jnp.diagonal(seen.gramian()))
         row |= {f"grad_norm/{name}": norms[k] for k, name in enumerate(names)}
         row |= measured
-        row |= {f"unknown/{name}": value for name, value in unknowns.items()}
+        row |= {f"unknown/{name}": value for name, value in problem.readings(unknowns).items()}
         described = losses.kind.describe(*losses.kind.split(state.params), names)
         row |= {_short(column): value for column, value in described.items()}
         for name, (points, true) in cast(dict(references), dtype).items():

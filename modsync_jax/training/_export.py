@@ -89,7 +89,8 @@ def write(solution: "Solution", folder: str | os.PathLike, outputs: tuple[str, .
     if not isinstance(network, networks.Network) or type(network) not in kinds:
         return [place / PROGRAM]
     values = made.out_avals[0].shape[1]
-    np.savez(place / ARRAYS, **_arrays(network, solution.params))  # type: ignore[arg-type]
+    found = {f"unknown_{name}": np.array(value) for name, value in solution.unknowns.items()}
+    np.savez(place / ARRAYS, **_arrays(network, solution.params), **found)  # type: ignore[arg-type]
     (place / NUMPY).write_text(
         _TEMPLATE.format(
             d=len(solution.coordinates),
@@ -147,4 +148,4 @@ def _arrays(network: networks.Network, params: Mapping[str, Any]) -> dict[str, n
         flat = of["FourierFeatures_0"]["frequencies"]
         arrays["frequencies"] = flat.reshape(-1, network.fourier_features // 2)
     arrays |= {name: of[name] for name in of if name.startswith("alpha_")}
-    return arrays | {f"unknown_{n}": np.asarray(v) for n, v in params["unknowns"].items()}
+    return arrays

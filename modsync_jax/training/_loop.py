@@ -15,10 +15,11 @@ from flax import linen as nn
 
 from modsync_jax import citations, methods, networks, problems, reporting
 from modsync_jax._names import unknown
-from modsync_jax.problems import Problem
+from modsync_jax.problems import AnyUnknown, Problem
 from modsync_jax.training import (
     _balance,
     _estimate,
+    _intervals,
     _measure,
     _memory,
     _optimizers,
@@ -121,7 +122,7 @@ def solve(
             folder = _opened(output_dir, identity, config, resume)
         finished = folder is not None and (folder.path / "result.json").exists()
         if not finished:
-            start = _start(compiled, model, config, init)
+            start = _start(compiled, model, problem, config, init)
             solution = _train(
                 problem, model, compiled, weighed, start, folder, resume, progress, stopped
             )
@@ -161,6 +162,7 @@ def _chosen(
 def _start(
     program: _step.Program,
     network: nn.Module,
+    problem: Problem,
     config: TrainConfig,
     init: Solution | str | os.PathLike | None,
 ) -> TrainState:
@@ -170,7 +172,7 @@ def _start(
     solution = init if isinstance(init, Solution) else load(init)
     random = weights_of(program.init(config.seed).params)
     masked = _optimizers.indexed(config).kept is not None
-    params = _warm.started(random, network, solution, masked=masked)
+    params = _warm.started(random, network, problem, solution, masked=masked)
     return program.init(config.seed, params)
 
 
@@ -352,6 +354,8 @@ def _train(
     if (found := estimate(state)) is not None:
         result["estimate"] = {"relative_l2": found, "reliability": _estimate.RELIABILITY}
     params = program.export(trained)
+    if intervals := _intervals.of(problem, network, config, params):
+        result["intervals"] = {name: list(ends) for name, ends in intervals.items()}
     return Solution(network, problem.coordinates, params, trained, result, rows)
 
 
@@ -371,7 +375,10 @@ def problem_of(given: Problem | str, config: TrainConfig) -> tuple[Problem, Trai
                 "coefficients are for a problem by name; the problem given has its own: make "
                 f"{given.name!r} with {', '.join(config.coefficients)}"
             )
-        made_with = {name: float(value) for name, value in given.coefficients.items()}
+        made_with = {
+            name: str(value) if isinstance(value, AnyUnknown) else float(value)
+            for name, value in given.coefficients.items()
+        }
         return given, config.with_numbers({"coefficients": made_with})
     try:
         return problems.get(given, **config.coefficients), config

@@ -35,7 +35,7 @@ class Losses(NamedTuple):
     Attributes:
       names: the names of the K objectives in order.
       kind: the parameters of single losses.
-      fields: from plain parameters to the field and the unknowns.
+      fields: from plain parameters to the field and the values of the unknowns.
       trained: each objective of the trained parameters.
       settled: from trained parameters to each objective of the weights alone, while parameters of
         single losses are zero and stay.
@@ -58,7 +58,7 @@ class Losses(NamedTuple):
 
     names: tuple[str, ...]
     kind: loss_indexed.Kind
-    fields: Callable[[PyTree], tuple[Field, PyTree]]
+    fields: Callable[[PyTree], tuple[Field, Mapping[str, Any]]]
     trained: Mapping[str, Loss]
     settled: Callable[[PyTree], Mapping[str, Loss]]
     cut: Callable[[PyTree], Callable[[PyTree], PyTree]]
@@ -82,8 +82,9 @@ def build(
     """Returns the losses of `network` on `problem`; `place` is the argument of its objectives."""
     kind = _optimizers.indexed(config)
 
-    def fields(params: PyTree) -> tuple[Field, PyTree]:
-        return field_of(network, problem.coordinates, params["network"]), params["unknowns"]
+    def fields(params: PyTree) -> tuple[Field, Mapping[str, Any]]:
+        u = field_of(network, problem.coordinates, params["network"])
+        return u, problem.values(params["unknowns"])
 
     block_points = config.block_points or blocks.default_size()
     plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)

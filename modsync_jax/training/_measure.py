@@ -156,9 +156,12 @@ def on_grid(
 
 def drawn(problem: Problem, config: TrainConfig) -> dict[str, np.ndarray]:
     """Returns up to 2,000 points `[n, d]` of each term in a batch, as `drawn/<term>`."""
-    batch = problem.sample(
-        jax.random.key(config.seed), config.points, config.sampler_name, jnp.dtype(config.dtype)
-    )
+
+    @jax.jit
+    def batch_of(key: Array) -> Any:
+        return problem.sample(key, config.points, config.sampler_name, jnp.dtype(config.dtype))
+
+    batch = batch_of(jax.random.key(config.seed))
     points = {n: b["point"] if isinstance(b, dict) else b for n, b in batch.items()}
     return {f"drawn/{name}": np.asarray(p[:_DRAWN], np.float64) for name, p in points.items()}
 
@@ -236,8 +239,8 @@ def summary(
         "scored_by": scored_by(problem, config),
         "loss": {"selected": selected["loss"], "final": final["loss"]},
         "keep": {"selected": selected["keep"], "final": final["keep"]} if "keep" in final else None,
-        # Without `export`: single numbers have no masks, and a sweep does this for every replica.
-        "unknowns": {k: float(v) for k, v in weights_of(state.best_params)["unknowns"].items()},
+        "unknowns": reporting.unknowns(selected),
+        "truths": problem.truths,
         "errors": None,
     }
     if problem.reference is not None:

@@ -88,8 +88,11 @@ def _l1(weight: float) -> optax.GradientTransformation:
 def indexed(config: "TrainConfig") -> loss_indexed.Kind:
     """The parameters of single losses that a run trains beside the weights."""
 
-    def inner(_: str, leaf: Array) -> bool:
-        return leaf.shape[-2:] == (config.width, config.width)
+    def of_network(path: str, leaf: Array) -> bool:
+        return leaf.ndim >= 2 and not path.startswith("unknowns/")  # where fields are networks
+
+    def inner(path: str, leaf: Array) -> bool:
+        return of_network(path, leaf) and leaf.shape[-2:] == (config.width, config.width)
 
     regularizer = partial(
         sparsity.sparsity_loss,
@@ -108,7 +111,8 @@ def indexed(config: "TrainConfig") -> loss_indexed.Kind:
         regularizer=regularizer,
         min_keep=config.min_keep,
         reset_keep=config.reset_keep,
-        select=inner if config.masked_layers == "inner" else None,
+        masked=inner if config.masked_layers == "inner" else of_network,
+        adapted=of_network,
         structural_gradient=config.structural_gradient,
         shared=config.shared_threshold,
         pull=config.sparsity_pull,

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax import loss_indexed, methods, networks
+from modsync_jax import loss_indexed, methods, networks, reporting
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _export, _folder
@@ -53,14 +53,29 @@ class Solution:
             by = self.result.get("trained_by", self.result["method"])
             outcome = f"{self.result['problem']} by {by}: {measure} {value:.2e}"
             outcome += f" at step {self.result['selected_step']:,}"
-        named = "".join(f", {name} = {value:.4g}" for name, value in self.unknowns.items())
+        within = {n: f" ({low:.4g} to {high:.4g})" for n, (low, high) in self.intervals.items()}
+        named = "".join(f", {n} = {v:.4g}{within.get(n, '')}" for n, v in self.unknowns.items())
         points = f"points [N, {len(self.coordinates)}] of ({', '.join(self.coordinates)})"
         return f"Solution: {outcome}{named}\n  {kind} of {self.size:,} parameters\n  u({points})"
 
     @property
     def unknowns(self) -> dict[str, float]:
-        """The values found for the problem's unknown coefficients, by name."""
-        return {name: float(value) for name, value in self.params["unknowns"].items()}
+        """The numbers found for the problem's unknown coefficients, by name.
+
+        A vector has an entry for each of its numbers, `c[0]`, and a field its mean over the domain.
+        """
+        if self.result:
+            return dict(self.result["unknowns"])
+        return reporting.unknowns(self.metrics[-1]) if self.metrics else {}
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95% confidence intervals of the unknown numbers, by name.
+
+        They need measurements and at most 5,000 parameters, and come from the Gauss-Newton matrix.
+        """
+        found = self.result.get("intervals", {})
+        return {name: (low, high) for name, (low, high) in found.items()}
 
     @property
     def size(self) -> int:
@@ -76,14 +91,18 @@ class Solution:
         """The field's values `[N, m]` at points `[N, d]`."""
         return self._evaluate(jax.vmap(self.field), points)
 
+    def values(self, problem: Problem) -> dict[str, Any]:
+        """The values of the problem's unknowns: arrays `[]` or `[n]`, and fields as `Field`s."""
+        return problem.values(self.params["unknowns"])
+
     def observed(self, problem: Problem, points: Array | np.ndarray) -> Array:
         """The problem's observed quantities `[N, q]` at points `[N, d]`."""
-        observed = partial(problem.observed, self.field, self.params["unknowns"])
+        observed = partial(problem.observed, self.field, self.values(problem))
         return self._evaluate(observed, points)
 
     def residuals(self, problem: Problem, points: Array | np.ndarray) -> dict[str, Array]:
         """The residuals of the equation at points `[N, d]`, `[N]` by name."""
-        term = partial(problem.term("residual"), self.field, self.params["unknowns"])
+        term = partial(problem.term("residual"), self.field, self.values(problem))
         return self._evaluate(term, points)
 
     def export(self, folder: str | os.PathLike, outputs: tuple[str, ...] = ()) -> list[Path]:

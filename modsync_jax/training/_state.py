@@ -12,7 +12,7 @@ from modsync_jax.diagnostics import Sums
 
 PyTree = Any
 # The streams of random numbers of one run.
-INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH, OWN = range(8)
+INIT, TRAIN, EVALUATE, KEPT, METHOD, HELD_OUT, SKETCH, OWN, UNKNOWNS = range(9)
 
 
 class TrainState(NamedTuple):

@@ -24,7 +24,7 @@ from modsync_jax.training import (
 )
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._stage import Stage
-from modsync_jax.training._state import INIT, OWN, TrainState
+from modsync_jax.training._state import INIT, OWN, UNKNOWNS, TrainState
 
 PyTree = Any
 
@@ -82,7 +82,7 @@ def random_params(
     """Returns the parameters of a random network, and the unknowns, of the run with a key."""
     point = jnp.zeros(len(problem.coordinates), dtype)
     variables = network.init(jax.random.fold_in(key, INIT), point)
-    unknowns = {name: jnp.asarray(v, dtype) for name, v in problem.unknowns.items()}
+    unknowns = problem.begin(jax.random.fold_in(key, UNKNOWNS), dtype)
     return {"network": variables, "unknowns": unknowns}
 
 

@@ -1,5 +1,6 @@
 """Warm starts: the parameters of a trained network as the first ones of another run."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,13 +10,16 @@ from jax import Array
 
 from modsync_jax.gradients import path_name
 from modsync_jax.networks import MLP
+from modsync_jax.problems import AnyUnknown, Problem, UnknownField
 from modsync_jax.training._config import ConfigError
 from modsync_jax.training._solution import Solution
 
 PyTree = Any
 
 
-def started(random: PyTree, network: nn.Module, solution: Solution, *, masked: bool) -> PyTree:
+def started(
+    random: PyTree, network: nn.Module, problem: Problem, solution: Solution, *, masked: bool
+) -> PyTree:
     """Returns the first parameters of a run that starts from a solution.
 
     Networks of the same shapes are taken as they are. An MLP may also be wider than the solution's:
@@ -25,6 +29,7 @@ def started(random: PyTree, network: nn.Module, solution: Solution, *, masked: b
     Args:
       random: the parameters that the run would start with, `{"network": ..., "unknowns": ...}`.
       network: the run's network.
+      problem: the run's problem.
       solution: the solution to start from.
       masked: whether thresholds mask the weights, under which zeros could never move.
 
@@ -48,11 +53,28 @@ def started(random: PyTree, network: nn.Module, solution: Solution, *, masked: b
         return _embedded(before.astype(after.dtype), after)
 
     unknowns = {
-        # Copies: the run donates its first state, and the solution must stay.
-        name: jnp.array(solution.params["unknowns"].get(name, value), value.dtype)
-        for name, value in random["unknowns"].items()
+        name: _unknown(name, unknown, random["unknowns"][name], solution)
+        for name, unknown in problem.trained.items()
     }
     return {"network": jax.tree.map_with_path(one, old, new), "unknowns": unknowns}
+
+
+def _unknown(name: str, unknown: AnyUnknown, random: PyTree, solution: Solution) -> PyTree:
+    """What is trained of an unknown: that of its value in the solution, if it is there."""
+    if isinstance(unknown, UnknownField):
+        before = solution.params["unknowns"].get(name, random)
+        same = jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, random)
+        # Copies: the run donates its first state, and the solution must stay.
+        return jax.tree.map(lambda a, b: jnp.array(a, b.dtype), before if same else random, random)
+    found = solution.unknowns
+    values = [found[n] for n in (name, *(f"{name}[{k}]" for k in range(random.size))) if n in found]
+    if len(values) != random.size:
+        return random
+    try:
+        start = values if random.ndim else values[0]
+        return dataclasses.replace(unknown, start=start).begin(jax.random.key(0), random.dtype)
+    except ValueError as error:
+        raise ConfigError(f"init does not fit: {name}: {error}") from None
 
 
 def _embedded(before: Array, after: Array) -> Array:

@@ -139,6 +139,7 @@ def test_a_metric_changes_the_products(x64):
     assert set(without) == set(row) and all(np.isnan(value) for value in without.values())
 
 
+@pytest.mark.long
 def test_interactions_are_products_of_gradients_of_single_samples(x64):
     seen = snapshot()
     g = rows(seen.grads)
@@ -227,6 +228,7 @@ def test_modularity_counts_the_supports(x64):
     assert set(map(float, diagnostics.modularity(empty, NAMES).values())) == {0.0}
 
 
+@pytest.mark.long
 def test_ablation_cuts_what_the_other_objective_prunes(x64):
     weights, kept = network(), diagnostics.supports(network(), thresholds())
     row = diagnostics.ablation(objectives(), weights, kept, jax.random.key(0))

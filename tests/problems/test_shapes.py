@@ -40,7 +40,7 @@ def ring():
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_ring_is_solved_scored_inside_and_drawn_with_a_hole(tmp_path):
     u = modsync_jax.solve(
         ring(), "sum", width=16, depth=2, steps=300, then="lbfgs(points=4):300",
@@ -61,6 +61,7 @@ def test_a_ring_is_solved_scored_inside_and_drawn_with_a_hole(tmp_path):
     assert (tmp_path / "run" / "figures" / "solution.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_the_exact_solution_fulfils_the_equation_and_conditions():
     problem = ring()
     batch = problem.sample(jax.random.key(0))

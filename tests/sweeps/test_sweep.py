@@ -86,7 +86,7 @@ def test_replicas_equal_single_runs_whatever_the_mapping(x64, tmp_path):
         assert np.abs(high / low - 1).max() > 1e-6, name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_replicas_equal_single_runs_in_float32(tmp_path):
     grid = {"seed": range(3), "learning_rate": [1e-3, 3e-3]}
     table = swept(["modsync+adapters(rank=2)+dcgd"], grid, tmp_path / "s")
@@ -151,7 +151,7 @@ def breaking():
     )  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_replica_that_breaks_while_it_improves_leaves_a_table_that_resumes(tmp_path):
     settings = {**SHORT, "steps": 400, "checkpoint_every": 100, "width": 8, "export": "all"}
     del settings["points"]

@@ -77,6 +77,7 @@ def test_a_factor_is_the_ratio_of_traces_of_dense_kernels(monkeypatch):
         np.testing.assert_allclose(factor, expected[name], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_factors_follow_the_scales_of_equation_and_conditions(monkeypatch):
     monkeypatch.setattr(_balance, "_NETWORKS", 1)  # sums and means of logarithms don't commute
     plain, other = found(heat(), objectives="each"), found(heat(10.0, 0.1), objectives="each")

@@ -131,7 +131,7 @@ def test_auto_trains_by_the_method_of_the_diagnosis(tmp_path, capsys):
     assert len(modsync_jax.load(path).metrics) == 5
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_diagnosis_that_was_stopped_is_made_again(tmp_path):
     half = tmp_path / "run" / "diagnosis"
     half.mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_a_diagnosis_that_was_stopped_is_made_again(tmp_path):
     assert _diagnose.method_for("poisson1d", tmp_path / "run", SMALL) == "config"  # as it says
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_finished_run_of_any_phases_is_diagnosed_from_its_rows(tmp_path, x64):
     run, size = tmp_path / "run", {**SMALL, "objectives": "each", "chunk": 10, "eval_every": 10}
     modsync_jax.solve(

@@ -45,8 +45,9 @@ def solution(name, dtype="float32"):
         leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype)
         for leaf, key in zip(leaves, keys, strict=True)
     ]
-    params = {"network": jax.tree.unflatten(tree, moved), "unknowns": {"nu": jnp.array(0.25)}}
-    return Solution(network, ("t", "x"), params, params, {}, [])
+    params = {"network": jax.tree.unflatten(tree, moved), "unknowns": {"nu": jnp.log(0.25)}}
+    rows = [{"step": 0, "unknown/nu": 0.25}]
+    return Solution(network, ("t", "x"), params, params, {}, rows)
 
 
 def imported(path):
@@ -57,7 +58,7 @@ def imported(path):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "all at once")) for n in KINDS]
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "plain")) for n in KINDS]
 )
 def test_numpy_and_the_program_have_the_values_of_the_network(name, tmp_path, x64):
     u = solution(name, "float64")

@@ -55,9 +55,9 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 @pytest.mark.parametrize(
     ("method", "objectives"),
     [
-        ("modsync+adapters+dcgd", "grouped"),
+        ("sum", "grouped"),
+        pytest.param("modsync+adapters+dcgd", "grouped", marks=pytest.mark.slow),
         pytest.param("modsync+adapters+dcgd", "each", marks=pytest.mark.slow),
-        pytest.param("sum", "grouped", marks=pytest.mark.slow),
         pytest.param("sum", "each", marks=pytest.mark.slow),
     ],
 )
@@ -93,7 +93,7 @@ def test_losses_of_samples_have_the_objectives_as_means_and_their_gradients(
     ("method", "settings"),
     [
         ("sum", ""),
-        ("modsync+dcgd", ",cg=50,sketch=50"),
+        pytest.param("modsync+dcgd", ",cg=50,sketch=50", marks=pytest.mark.slow),
         pytest.param("modsync+dcgd", "", marks=pytest.mark.slow),
         pytest.param("sum", ",cg=50,sketch=50", marks=pytest.mark.slow),
     ],

@@ -174,7 +174,7 @@ def test_one_threshold_can_be_shared():
     assert "threshold/all/Dense_0/kernel" in solution.metrics[-1]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_unknown_coefficient_is_found_from_data():
     """u'' + c u = 0 with c = 1 from measurements of sin x."""
 

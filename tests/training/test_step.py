@@ -90,7 +90,7 @@ def test_our_networks_take_jets_and_others_are_differentiated():
         assert field_of(network, ("t", "x"), variables).takes_jets is takes_jets
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_step_of_a_million_points_fits_into_little_memory():
     config = TrainConfig(method="modsync+dcgd", points={"residual": 1_000_000})
     run = _step.build(PROBLEM, _step.network_of(PROBLEM, config), config)

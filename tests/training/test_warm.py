@@ -6,6 +6,8 @@ import pytest
 
 import modsync_jax
 from modsync_jax import problems
+from modsync_jax.networks import MLP
+from modsync_jax.problems import Unknown, UnknownField
 from modsync_jax.training import ConfigError, RunError
 
 SMALL = {
@@ -79,6 +81,32 @@ def test_unknowns_are_taken_by_name(first):
     found = modsync_jax.solve(inverse(0.3), steps=5, **SMALL)
     again = modsync_jax.solve(inverse(9.0), init=found, steps=5, **SMALL)
     assert again.metrics[0]["unknown/c"] == pytest.approx(found.unknowns["c"])
+
+
+@pytest.mark.long
+def test_unknowns_are_taken_by_value():
+    """Other bounds have other trained numbers for it."""
+
+    def inverse(**unknowns):
+        return problems.Problem(
+            name="inverse", domain=problems.get("poisson1d").domain, unknowns=unknowns,
+            residual=lambda u, x, c, v, k: {"pde": c * v[0] * u(x) - v[1] * k(x)},
+            conditions={}, points={"residual": 16},
+        )  # fmt: skip
+
+    k = UnknownField(MLP(width=3, depth=1), of="x", start=1.0, low=0.5)
+    first = inverse(c=Unknown(0.3, low=0.0), v=Unknown([2.0, 3.0]), k=k)
+    found = modsync_jax.solve(first, steps=5, **SMALL)
+    after = inverse(c=Unknown(0.9, low=0.0, high=1.0), v=Unknown([9.0, 9.0], high=50.0), k=k)
+    again = modsync_jax.solve(after, init=found, steps=5, **SMALL)
+    first_unknowns = {n: v for n, v in again.metrics[0].items() if n.startswith("unknown/")}
+    # v is 50 minus an exponential in float32, which rounds 50.
+    before = {f"unknown/{n}": v for n, v in found.unknowns.items()}
+    assert first_unknowns == pytest.approx(before, rel=1e-5)
+    assert list(found.unknowns) == ["c", "k (mean)", "v[0]", "v[1]"]
+    outside = inverse(c=Unknown(0.9, low=0.8), v=Unknown([9.0, 9.0]), k=k)
+    with pytest.raises(ConfigError, match=r"init does not fit: c: an unknown starts at 0\.2"):
+        modsync_jax.solve(outside, init=found, steps=5, **SMALL)
 
 
 @pytest.mark.long
