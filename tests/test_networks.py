@@ -199,6 +199,7 @@ def test_the_blocks_of_a_piratenet_start_as_the_identity(x64):
     np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.long
 def test_factorised_kernels_and_adaptive_slopes_start_as_plain_ones(x64):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)))
     network, _ = make("mlp", "all")

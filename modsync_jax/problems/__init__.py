@@ -1,6 +1,14 @@
 """PDE problems: the literature's problems by name, and the parts for a problem of your own."""
 
-from modsync_jax.problems._base import GROUPINGS, Problem, Weighted, without_weights
+from modsync_jax.problems._base import (
+    GROUPINGS,
+    RESIDUAL,
+    Problem,
+    Weighted,
+    points_of,
+    term_of,
+    without_weights,
+)
 from modsync_jax.problems._conditions import (
     Condition,
     data,
@@ -17,6 +25,7 @@ from modsync_jax.problems._unknowns import AnyUnknown, Unknown, UnknownField, la
 
 __all__ = [
     "GROUPINGS",
+    "RESIDUAL",
     "AnyUnknown",
     "Condition",
     "Problem",
@@ -32,8 +41,10 @@ __all__ = [
     "names",
     "normal_derivative",
     "periodic",
+    "points_of",
     "read_data",
     "robin",
+    "term_of",
     "value",
     "without_weights",
 ]

@@ -5,7 +5,7 @@ named residuals at them, and gathers those into scalar objectives.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ PyTree = Any
 Unknowns = Mapping[str, Any]
 Objective = Callable[[Any, Batch], Array]
 
-GROUPINGS = ("grouped", "each")
+GROUPINGS = ("grouped", "natural", "each", "all")
+RESIDUAL = "residual"
 _PLACES = 1_000  # points at which unknown fields are described
 
 
@@ -67,6 +68,16 @@ class _Parts(NamedTuple):
     residual: Callable[..., Mapping[str, Array]]
     conditions: Mapping[str, Condition]
     observe: Callable[..., Mapping[str, Array]] | None
+
+
+def term_of(part: str) -> str:
+    """Returns the term of a part: `"residual"` of its equation `"residual.mass"`."""
+    return RESIDUAL if part.startswith(f"{RESIDUAL}.") else part
+
+
+def points_of(batch: Batch, part: str) -> Any:
+    """Returns the points of a part; equations share those of the residual."""
+    return batch[term_of(part)]
 
 
 def without_weights(batch: Batch) -> Batch:
@@ -124,10 +135,11 @@ class Problem:
     family: Family | None = None
 
     def __post_init__(self) -> None:
-        if "residual" in self.conditions:
-            raise ValueError(
-                f"{self.name}: a condition cannot be called 'residual', the equation's own name"
-            )
+        for name in self.conditions:
+            if term_of(name) == RESIDUAL:
+                raise ValueError(
+                    f"{self.name}: a condition cannot be called {name!r}, a name of the equation"
+                )
         if not self.outputs or len(set(self.outputs)) < len(self.outputs):
             raise ValueError(
                 f"{self.name}: outputs must be distinct names, at least one, got {self.outputs}"
@@ -156,7 +168,18 @@ class Problem:
     @property
     def terms(self) -> tuple[str, ...]:
         """`"residual"` and the names of the conditions."""
-        return ("residual", *self.conditions)
+        return (RESIDUAL, *self.conditions)
+
+    @cached_property
+    def equations(self) -> tuple[str, ...]:
+        """The parts of the residual: `"residual"`, or `"residual.mass"`, ... if it has several."""
+        found: list[str] = []
+
+        def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
+            found.extend(self._parts(self._first_values()).residual(self._any_field(), x))
+
+        jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
+        return tuple(f"{RESIDUAL}.{name}" for name in found) if len(found) > 1 else (RESIDUAL,)
 
     @cached_property
     def quantities(self) -> tuple[str, ...]:
@@ -284,24 +307,38 @@ class Problem:
     def term(self, name: str) -> Callable[[Field, Unknowns, Any], dict[str, Array]]:
         """Returns the pointwise residuals of one term, `(u, unknowns, points) -> {"pde": [N]}`.
 
-        The points are `batch[name]`, or the same as `Weighted`.
+        The points are `batch[name]`, or the same as `Weighted`. `"residual.mass"` is the residual's
+        equation `mass` alone, at the residual's points.
 
         Raises:
           ValueError: no such term; when the function is traced, a value of the wrong shape.
         """
-        if name not in self.terms:
+        if term_of(name) not in self.terms:
             raise unknown("term", name, self.terms)
+        if term_of(name) != name:
+            return self._equation(name)
 
         def at_point(parts: _Parts, u: Field, point: Any) -> dict[str, Array]:
             if isinstance(point, Weighted):
                 root = jnp.sqrt(point.weights)
                 return {k: root * r for k, r in at_point(parts, u, point.points).items()}
-            if name == "residual":
+            if name == RESIDUAL:
                 return _scalars(parts.residual(u, point), "the residual")
             return parts.conditions[name].residual(u, point, parts.domain, self.outputs)
 
         def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
             return jax.vmap(partial(at_point, self._parts(unknowns), u))(points)
+
+        return pointwise
+
+    def _equation(self, part: str) -> Callable[[Field, Unknowns, Any], dict[str, Array]]:
+        whole, name = self.term(RESIDUAL), part.removeprefix(f"{RESIDUAL}.")
+
+        def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
+            found = whole(u, unknowns, points)
+            if name not in found:
+                raise unknown("equation", name, found)
+            return {name: found[name]}
 
         return pointwise
 
@@ -319,12 +356,14 @@ class Problem:
         return jax.vmap(at_point)(points)
 
     def objective_terms(self, grouping: str = "grouped") -> dict[str, tuple[str, ...]]:
-        """Returns the terms of each objective.
+        """Returns the terms of each objective, or parts of the residual.
 
         Args:
           grouping: `"grouped"` for the paper's two objectives, `"residual"` and `"boundary"` (all
             conditions on faces), and one more for each `data` condition, by its own name;
-            `"each"` for every term by its own name.
+            `"natural"` for the same with initial conditions apart, `"initial"`, and with each of
+            several equations apart, `"residual.mass"`; `"each"` for every term by its own name;
+            `"all"` for every condition and every equation.
 
         Raises:
           ValueError: another grouping, or a data condition that is called `"boundary"` beside
@@ -334,17 +373,29 @@ class Problem:
             raise ValueError("objectives='paper' is called 'grouped' now")
         if grouping not in GROUPINGS:
             raise unknown("grouping", grouping, GROUPINGS)
-        if grouping == "each":
-            return {name: (name,) for name in self.terms}
+        equations = self.equations if grouping in ("natural", "all") else (RESIDUAL,)
+        if grouping in ("each", "all"):
+            return {name: (name,) for name in (*equations, *self.conditions)}
         of_data = self.measured
-        on_faces = tuple(name for name in self.conditions if name not in of_data)
-        if on_faces and "boundary" in of_data:
-            raise ValueError(
-                f"{self.name}: 'boundary' is the objective of all conditions on faces; give the "
-                "data condition another name"
-            )
-        boundary = {"boundary": on_faces} if on_faces else {}
-        return {**boundary, "residual": ("residual",), **{name: (name,) for name in of_data}}
+        groups = dict.fromkeys((n for n in self.conditions if n not in of_data), "boundary")
+        if grouping == "natural":
+            groups |= dict.fromkeys(self._initial, "initial")
+        for name in groups.values():
+            if name in of_data:
+                raise ValueError(
+                    f"{self.name}: {name!r} is the objective of conditions on faces; give the data "
+                    "condition another name"
+                )
+        found: dict[str, tuple[str, ...]] = {}
+        for condition, name in groups.items():
+            found[name] = (*found.get(name, ()), condition)
+        return found | {name: (name,) for name in (*equations, *of_data)}
+
+    @property
+    def _initial(self) -> list[str]:
+        """The conditions at the first time."""
+        start = next((face for face in self.domain.faces if face.startswith("t=")), "")
+        return [n for n, c in self.conditions.items() if getattr(c, "face", None) == start]
 
     def term_losses(
         self,
@@ -368,19 +419,30 @@ class Problem:
         Raises:
           ValueError: a block of no points.
         """
+        return self._means(self.terms, field_of, block_points, place)
 
-        def sum_of_squares(term: str, params: Any, points: Any) -> Array:
-            residuals = self.term(term)(*field_of(params), place(points))
+    def _means(
+        self,
+        parts: Iterable[str],
+        field_of: Callable[[Any], tuple[Field, Unknowns]],
+        block_points: int | None,
+        place: Callable[[Any], Any],
+    ) -> dict[str, Objective]:
+        """The mean squares of terms, or of parts of the residual; see `term_losses`."""
+
+        def sum_of_squares(part: str, params: Any, points: Any) -> Array:
+            residuals = self.term(part)(*field_of(params), place(points))
             return jnp.sum(jnp.stack([jnp.sum(jnp.square(r)) for r in residuals.values()]))
 
-        sums: dict[str, Sum] = {term: partial(sum_of_squares, term) for term in self.terms}
+        sums: dict[str, Sum] = {part: partial(sum_of_squares, part) for part in parts}
         if block_points is not None:
-            sums = {term: blocks.summed(function, block_points) for term, function in sums.items()}
+            sums = {part: blocks.summed(function, block_points) for part, function in sums.items()}
 
-        def mean(term: str, params: Any, batch: Batch) -> Array:
-            return sums[term](params, batch[term]) / _count(batch[term])
+        def mean(part: str, params: Any, batch: Batch) -> Array:
+            points = points_of(batch, part)
+            return sums[part](params, points) / _count(points)
 
-        return {term: partial(mean, term) for term in self.terms}
+        return {part: partial(mean, part) for part in sums}
 
     def objectives(
         self,
@@ -409,15 +471,16 @@ class Problem:
           ValueError: an unknown grouping, a weight for an objective that does not exist, or a block
             of no points.
         """
-        means = self.term_losses(field_of, block_points, place)
+        weighted = self._weighted_groups(grouping, weights)
+        parts = [part for _, own in weighted.values() for part in own]
+        means = self._means(parts, field_of, block_points, place)
 
         def objective(
-            weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch
+            weight: float | Array, own: tuple[str, ...], params: Any, batch: Batch
         ) -> Array:
-            return weight * jnp.sum(jnp.stack([means[term](params, batch) for term in terms]))
+            return weight * jnp.sum(jnp.stack([means[part](params, batch) for part in own]))
 
-        weighted = self._weighted_groups(grouping, weights).items()
-        return {name: partial(objective, weight, terms) for name, (weight, terms) in weighted}
+        return {name: partial(objective, *of) for name, of in weighted.items()}
 
     def residual_vectors(
         self,
@@ -434,11 +497,9 @@ class Problem:
           For each objective a pure function `(params, batch) -> [M]`.
         """
 
-        def vector(
-            weight: float | Array, terms: tuple[str, ...], params: Any, batch: Batch
-        ) -> Array:
+        def vector(weight: float | Array, own: tuple[str, ...], params: Any, batch: Batch) -> Array:
             u, unknowns = field_of(params)
-            residuals = self.pointwise(u, unknowns, {term: batch[term] for term in terms})
+            residuals = self.pointwise(u, unknowns, {p: points_of(batch, p) for p in own})
             named = [r for values in residuals.values() for r in values.values()]
             return jnp.concatenate([jnp.sqrt(weight / len(r)) * r for r in named])
 
@@ -448,12 +509,12 @@ class Problem:
     def _weighted_groups(
         self, grouping: str, weights: Mapping[str, float | Array] | None
     ) -> dict[str, tuple[float | Array, tuple[str, ...]]]:
-        """Returns each objective's weight and terms."""
+        """Returns each objective's weight and parts."""
         groups, weights = self.objective_terms(grouping), weights or {}
         for name in weights:
             if name not in groups:
                 raise unknown("objective in weights", name, groups)
-        return {name: (weights.get(name, 1.0), terms) for name, terms in groups.items()}
+        return {name: (weights.get(name, 1.0), parts) for name, parts in groups.items()}
 
     def _counts(self, points: Mapping[str, int] | None) -> dict[str, int]:
         counts = {**self.points, **(points or {})}
@@ -469,7 +530,7 @@ class Problem:
     def _draw(
         self, name: str, key: Array, counts: Mapping[str, int], sampler: Sampler, dtype: DTypeLike
     ) -> Any:
-        if name == "residual":
+        if name == RESIDUAL:
             return self.domain.sample(key, counts[name], sampler, dtype)
         return self.conditions[name].sample(self.domain, key, counts.get(name), sampler, dtype)
 

@@ -4,6 +4,7 @@ Second-order phases can't follow weights that change, so these are found once, a
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from modsync_jax.problems import Problem
+from modsync_jax.problems import RESIDUAL, Problem, term_of
 from modsync_jax.training import _losses, _step
 from modsync_jax.training._config import ConfigError, TrainConfig
 
@@ -23,7 +24,8 @@ def factors(problem: Problem, network: nn.Module, config: TrainConfig) -> dict[s
     """Returns the factors of the objectives' weights that `config.balance` asks for.
 
     With `w_k = balance · tr K_r / tr K_k`, objective k outweighs the residual in the trace of the
-    tangent kernel `balance` times. A trace is that of `J Jᵀ` over the number of points, with the
+    tangent kernel `balance` times; equations that are objectives count together as the residual. A
+    trace is that of `J Jᵀ` over the number of points, with the
     Jacobian J of a term's residuals, summed over the terms of an objective. The ratio is the
     geometric mean over random networks, the same ones for each seed.
 
@@ -58,7 +60,8 @@ def factors(problem: Problem, network: nn.Module, config: TrainConfig) -> dict[s
     means = jax.jit(lambda keys: jnp.log(jax.lax.map(traces, keys)).mean(0))
     found = means(jax.random.split(jax.random.key(0), _NETWORKS))
     logs = dict(zip(losses.names, found, strict=True))
-    scale = logs.pop("residual")
+    of_equations = [logs.pop(name) for name in losses.names if term_of(name) == RESIDUAL]
+    scale = functools.reduce(jnp.logaddexp, of_equations)
     for name, log in logs.items():
         if not jnp.isfinite(scale - log):
             raise ConfigError(

@@ -148,8 +148,9 @@ class TrainConfig:
 
     objectives: str = _field(
         "grouped",
-        "'grouped': residual, boundary (all conditions on faces) and each set of data; 'each':"
-        " every condition separately",
+        "'grouped': residual, boundary (all conditions on faces) and each set of data; 'natural':"
+        " initial conditions and each of several equations apart, too; 'each': every condition"
+        " apart; 'all': every condition and every equation",
         GROUPINGS,
     )
     loss_weights: Mapping[str, float] = _field(

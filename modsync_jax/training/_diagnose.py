@@ -17,7 +17,7 @@ from jax import Array
 
 from modsync_jax import diagnostics, gradients, reporting, transform
 from modsync_jax.diagnostics import Bounds, Diagnosis
-from modsync_jax.problems import Problem
+from modsync_jax.problems import Problem, points_of
 from modsync_jax.training import _balance, _loop, _losses, _measure, _optimizers, _step
 from modsync_jax.training._config import ConfigError, TrainConfig
 from modsync_jax.training._folder import (
@@ -287,7 +287,7 @@ def _arrays(
 
     def spectrum(name: str, params: PyTree) -> Array:
         """The eigenvalues of an objective's tangent kernel, largest first."""
-        own = {term: few[term] for term in groups[name]}
+        own = {part: points_of(few, part) for part in groups[name]}
         kernel = diagnostics.tangent_kernel(lambda p: losses.residuals(p, own), params)
         return jnp.linalg.eigvalsh(kernel)[::-1]
 

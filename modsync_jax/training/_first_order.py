@@ -9,6 +9,7 @@ from jax import Array
 
 from modsync_jax import gradients, loss_indexed, methods, optimizers
 from modsync_jax.diagnostics import Watch
+from modsync_jax.problems import RESIDUAL, term_of
 from modsync_jax.training import _optimizers
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._losses import Losses
@@ -50,7 +51,7 @@ def build(index: int, settled: bool, config: TrainConfig, losses: Losses, watch:
         _optimizers.weights_optimizer(config, phase, first=of_run),
         loss_indexed.NONE if settled else kind,
         num_objectives=len(names),
-        reference=names.index("residual"),
+        reference=next(k for k, name in enumerate(names) if term_of(name) == RESIDUAL),
         learning_rate=rate,
     )
 

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from modsync_jax import balancing, blocks, loss_indexed
 from modsync_jax.calculus import Field
 from modsync_jax.diagnostics import Snapshot
-from modsync_jax.problems import Problem, Weighted
+from modsync_jax.problems import RESIDUAL, Problem, Weighted, points_of, term_of
 from modsync_jax.training import _optimizers, _points
 from modsync_jax.training._config import TrainConfig
 from modsync_jax.training._solution import field_of
@@ -88,10 +88,9 @@ def build(
 
     block_points = config.block_points or blocks.default_size()
     plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
-    vectors = problem.residual_vectors(fields, "each")
     names = tuple(sorted(plain))
     groups = problem.objective_terms(config.objectives)
-    index_of = {term: k for k, name in enumerate(names) for term in groups[name]}
+    index_of = {part: k for k, name in enumerate(names) for part in groups[name]}
     weights = [config.loss_weights.get(name, 1.0) for name in names]
 
     def cut(params: PyTree) -> Callable[[PyTree], PyTree]:
@@ -109,34 +108,40 @@ def build(
         return {name: partial(on_kept, name) for name in names}
 
     def seen_by(params: PyTree, stay: bool) -> Callable[[str, PyTree], PyTree]:
-        """From a term and weights to the weights that its objective sees."""
+        """From a part and weights to the weights that its objective sees."""
         _, own = kind.split(params)
         kept = cut(params)
-        return lambda term, w: kept(w) if stay else kind.seen(w, own, index_of[term])
+        return lambda part, w: kept(w) if stay else kind.seen(w, own, index_of[part])
+
+    def parts_in(batch: Any) -> list[str]:
+        """The terms of a batch; the residual's equations where they are objectives."""
+        return sorted(part for part in index_of if term_of(part) in batch)
 
     def traces(params: PyTree, batch: Any, stay: bool) -> Array:
         shared, _ = kind.split(params)
         seen = seen_by(params, stay)
 
-        def of_term(term: str, weights: PyTree, points: Any) -> Array:
-            return vectors[term](seen(term, weights), {term: points})
+        def of_part(part: str, weights: PyTree, points: Any) -> Array:
+            return of_points(part, seen(part, weights), points).ravel()
 
-        residuals = {term: partial(of_term, term) for term in batch}
-        sums = balancing.jacobian_traces(residuals, shared, batch)
-        means = {
-            term: total / len(jax.tree.leaves(batch[term])[0])
-            for term, total in zip(sorted(batch), sums, strict=True)
-        }
+        parts = parts_in(batch)
+        points = {part: points_of(batch, part) for part in parts}
+        residuals = {part: partial(of_part, part) for part in parts}
+        sums = balancing.jacobian_traces(residuals, shared, points)
+        means = {part: s / count(points[part]) for part, s in zip(parts, sums, strict=True)}
         return jnp.stack(
-            [w * sum(means[t] for t in groups[n]) for w, n in zip(weights, names, strict=True)]
+            [w * sum(means[p] for p in groups[n]) for w, n in zip(weights, names, strict=True)]
         )
 
-    weight_of = {t: weight for n, weight in zip(names, weights, strict=True) for t in groups[n]}
+    weight_of = {p: weight for n, weight in zip(names, weights, strict=True) for p in groups[n]}
 
-    def of_points(term: str, params: PyTree, points: Any) -> Array:
-        """The residuals of a term at N points, [N, equations]."""
-        named = problem.term(term)(*fields(params), points)
+    def of_points(part: str, params: PyTree, points: Any) -> Array:
+        """The residuals of a part at N points, [N, equations]."""
+        named = problem.term(part)(*fields(params), points)
         return jnp.stack(list(named.values()), axis=1)
+
+    def count(points: Any) -> int:
+        return len(jax.tree.leaves(points)[0])
 
     def snapshot(
         params: PyTree, batch: Any, values: Array, grads: PyTree, stay: bool, metric: Metric
@@ -145,12 +150,14 @@ def build(
 
         def samples(name: str, weights: PyTree) -> Array:
             """Losses of single points, [N], whose mean is the objective's."""
-            found = {
-                term: jnp.square(of_points(term, seen(term, weights), place(batch[term]))).sum(1)
-                for term in groups[name]
-            }
-            count = sum(map(len, found.values()))
-            return jnp.concatenate([weight_of[t] * count / len(f) * f for t, f in found.items()])
+
+            def squares(part: str) -> Array:
+                points = place(points_of(batch, part))
+                return jnp.square(of_points(part, seen(part, weights), points)).sum(1)
+
+            found = {part: squares(part) for part in groups[name]}
+            total = sum(map(len, found.values()))
+            return jnp.concatenate([weight_of[p] * total / len(f) * f for p, f in found.items()])
 
         return Snapshot(
             weights=weights_of(params),
@@ -166,27 +173,29 @@ def build(
         grads = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(names)), params)
         return snapshot(params, batch, jnp.zeros(len(names), dtype), grads, False, lambda g: g)
 
-    def scale(term: str, batch: Any) -> Array:
-        return jnp.sqrt(weight_of[term] / len(jax.tree.leaves(batch[term])[0]))
+    def scale(part: str, batch: Any) -> Array:
+        return jnp.sqrt(weight_of[part] / count(points_of(batch, part)))
 
     def residuals(params: PyTree, batch: Any) -> Array:
-        def part(term: str) -> Array:
-            return scale(term, batch) * of_points(term, params, place(batch[term])).ravel()
+        def of_part(part: str) -> Array:
+            points = place(points_of(batch, part))
+            return scale(part, batch) * of_points(part, params, points).ravel()
 
-        return jnp.concatenate([part(term) for term in sorted(batch)])
+        return jnp.concatenate([of_part(part) for part in parts_in(batch)])
 
     def jacobian(params: PyTree, batch: Any) -> tuple[Array, Array]:
-        def at_point(term: str, point: Any) -> Array:
+        def at_point(part: str, point: Any) -> Array:
             one = jax.tree.map(lambda x: x[None], point)
-            rows = jax.jacrev(lambda p: of_points(term, p, one)[0])(params)
+            rows = jax.jacrev(lambda p: of_points(part, p, one)[0])(params)
             flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(rows)]
             return jnp.concatenate(flat, axis=1)
 
-        parts = []
-        for term in sorted(batch):
-            rows = jax.lax.map(partial(at_point, term), batch[term], batch_size=_AT_ONCE)
-            parts.append(scale(term, batch) * rows.reshape(-1, rows.shape[-1]))
-        return residuals(params, batch), jnp.concatenate(parts)
+        found = []
+        for part in parts_in(batch):
+            points = points_of(batch, part)
+            rows = jax.lax.map(partial(at_point, part), points, batch_size=_AT_ONCE)
+            found.append(scale(part, batch) * rows.reshape(-1, rows.shape[-1]))
+        return residuals(params, batch), jnp.concatenate(found)
 
     def sample(key: Array, times: int, dtype: DTypeLike) -> Any:
         counts = {**problem.points, **config.points} if times > 1 else config.points
@@ -194,13 +203,13 @@ def build(
         return problem.sample(key, counts, config.sampler_name, dtype)
 
     def sizes(params: PyTree, points: Array) -> Array:
-        residuals = partial(problem.term("residual"), *fields(params))
+        residuals = partial(problem.term(RESIDUAL), *fields(params))
         return _points.sizes(residuals, points, block_points)
 
     def counted(params: PyTree, batch: Any, draws: Array) -> Any:
         if not (config.causal or config.attention):
             return batch
-        points = batch["residual"]
+        points = batch[RESIDUAL]
         found = sizes(params, points)
         weights = jnp.ones_like(found)
         if config.causal:
@@ -208,7 +217,7 @@ def build(
             weights *= _points.causal(times, found, config.causal)
         if config.attention:
             weights *= _points.attention(found, draws, config.attention)
-        return batch | {"residual": Weighted(points, weights)}
+        return batch | {RESIDUAL: Weighted(points, weights)}
 
     return Losses(
         names=names,

@@ -47,6 +47,7 @@ def test_it_is_the_step_without_momentum(x64, name):
         np.testing.assert_allclose(-correction * leaf[0], move, rtol=1e-9)
 
 
+@pytest.mark.long
 def test_that_of_a_quasi_newton_method_is_its_inverse_hessian(x64):
     scale = jnp.array([1.0, 10.0, 100.0])
     tx = optimizers.bfgs()

@@ -62,6 +62,7 @@ def test_the_walls_stand_still_and_the_lid_moves_up_to_its_ends():
         np.testing.assert_allclose(_cavity.velocity(np.stack([x, y], axis=1)), 0, atol=1e-9)
 
 
+@pytest.mark.long
 def test_a_higher_degree_gives_the_stated_error(monkeypatch):
     points = problems.get("cavity_stream").domain.grid((128, 128))
     ours = _cavity.velocity(points)
@@ -114,6 +115,7 @@ def by_finite_differences(n, regularization):
 
 # ψ reaches 0.1035 with corners, which spoil the second order and with it the extrapolation: 4e-5
 # beside them, 1e-5 elsewhere, where the two grids differ by 7e-4. Without jumps it reaches 0.08.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("regularization", "everywhere", "away"),
     [(0.0, 6e-5, 1.5e-5), (0.5, 3e-5, 1e-5), (1.0, 2e-6, 2e-6)],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modsync_jax.calculus import Field, partials
-from modsync_jax.problems import Problem, data, value
+from modsync_jax.problems import Problem, data, derivative, value
 from modsync_jax.sampling import box
 
 
@@ -95,6 +95,88 @@ def test_conditions_on_faces_are_one_objective_and_data_its_own():
         np.testing.assert_array_equal(grouped[name](p, batch), each[name](p, batch))
     with pytest.raises(ValueError, match="'paper' is called 'grouped' now"):
         HEAT.objectives(field_of, grouping="paper")
+
+
+def flow(**changes):
+    """Two equations of two outputs, with initial conditions, walls and data."""
+
+    def residual(u, x):
+        (u_t, v_t), (u_x, _) = partials(u, x, "t", "x")
+        return {"momentum": u_t + 2 * u(x)[1], "mass": v_t - u_x}
+
+    conditions = {
+        "left": value("x=0", 0.0, component="u"),
+        "start": value("t=0", lambda x: jnp.array([x[1], 1.0])),
+        "rate": derivative("t=0", "t", 0.0),
+        "end": value("t=1", 0.0),
+        "seen": data(GRID, np.ones((20, 2))),
+    }
+    settings = {
+        "name": "flow", "domain": box(t=(0, 1), x=(0, 1)), "residual": residual,
+        "conditions": conditions, "outputs": ("u", "v"),
+        "points": {"residual": 6, "left": 3, "start": 4, "rate": 4, "end": 5}, **changes,
+    }  # fmt: skip
+    return Problem(**settings)
+
+
+def wave(params):
+    return Field(lambda x: params * jnp.array([jnp.sin(x[0] + x[1]), x[0] * x[1]]), ("t", "x")), {}
+
+
+def test_initial_conditions_and_equations_may_be_objectives():
+    problem = flow()
+    assert problem.equations == ("residual.momentum", "residual.mass")
+    assert problem.objective_terms("natural") == {
+        "boundary": ("left", "end"),
+        "initial": ("start", "rate"),
+        "residual.momentum": ("residual.momentum",),
+        "residual.mass": ("residual.mass",),
+        "seen": ("seen",),
+    }
+    assert list(problem.objective_terms("all")) == [*problem.equations, *problem.conditions]
+    assert HEAT.equations == ("residual",)
+    assert sorted(HEAT.objective_terms("natural")) == [
+        "boundary",
+        "initial",
+        "measured",
+        "residual",
+    ]
+    assert HEAT.objective_terms("all") == HEAT.objective_terms("each")
+    steady = flow(domain=box(y=(0, 1), x=(0, 1)), residual=lambda u, x: {"pde": u(x)[0]}, points={
+        "residual": 6, "left": 3}, conditions={"left": value("x=0", 0.0)})  # fmt: skip
+    assert sorted(steady.objective_terms("natural")) == ["boundary", "residual"]
+
+
+@pytest.mark.parametrize("grouping", ["natural", "all"])
+def test_equations_apart_are_the_whole_residual(grouping):
+    problem = flow()
+    batch = problem.sample(jax.random.key(0))
+    whole = problem.objectives(wave, "each")
+    found = problem.objectives(wave, grouping, {"residual.mass": 3.0})
+    vectors = problem.residual_vectors(wave, grouping, {"residual.mass": 3.0})
+    p = jnp.float32(1.3)
+    for name, vector in vectors.items():
+        # 1e-5: float32 sums in another order.
+        np.testing.assert_allclose(jnp.sum(vector(p, batch) ** 2), found[name](p, batch), rtol=1e-5)
+    t, x = np.asarray(batch["residual"], np.float64).T
+    momentum = 1.3 * (np.cos(t + x) + 2 * t * x)
+    mass = 1.3 * (x - np.cos(t + x))
+    np.testing.assert_allclose(
+        found["residual.momentum"](p, batch), np.mean(momentum**2), rtol=1e-5
+    )
+    np.testing.assert_allclose(found["residual.mass"](p, batch), 3 * np.mean(mass**2), rtol=1e-5)
+    parts = found["residual.momentum"](p, batch) + found["residual.mass"](p, batch) / 3
+    np.testing.assert_allclose(parts, whole["residual"](p, batch), rtol=1e-5)
+
+
+def test_mistakes_about_equations_are_one_line():
+    with pytest.raises(ValueError, match="unknown equation 'mas'; did you mean 'mass'"):
+        flow().term("residual.mas")(*wave(1.0), jnp.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"a condition cannot be called 'residual\.mass'"):
+        flow(conditions={"residual.mass": value("x=0", 0.0)})
+    named = flow().adding(initial=data(GRID, np.ones((20, 2))))
+    with pytest.raises(ValueError, match="'initial' is the objective of conditions on faces"):
+        named.objective_terms("natural")
 
 
 def test_objectives_vanish_at_the_solution_only_with_the_true_unknown():
@@ -236,8 +318,8 @@ def test_quantities_are_observed_in_the_order_of_their_names():
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"unknown term 'inital'; did you mean 'initial'"):
         HEAT.term("inital")
-    with pytest.raises(ValueError, match=r"unknown grouping 'all'.*known: each, grouped"):
-        HEAT.objectives(field_of, grouping="all")
+    with pytest.raises(ValueError, match=r"unknown grouping 'alone'.*known: all, each, grouped"):
+        HEAT.objectives(field_of, grouping="alone")
     with pytest.raises(ValueError, match=r"unknown objective in weights 'boundry'"):
         HEAT.objectives(field_of, weights={"boundry": 1.0})
     with pytest.raises(ValueError, match=r"unknown term in points 'boundary'"):

@@ -107,7 +107,8 @@ def field(problem):
 
 COEFFICIENTS = [(n, c) for n in problems.names() for c in problems.get(n).coefficients]
 MARKS = {  # what each problem's coefficients stand in; the others take a minute
-    ("burgers", "viscosity"): [],
+    ("heat", "diffusivity"): [],
+    ("burgers", "viscosity"): [pytest.mark.long],
     ("klein_gordon2d", "frequency"): [pytest.mark.long],
     ("helmholtz2d", "a2"): [pytest.mark.long],
 }

@@ -54,6 +54,7 @@ def _check_figures(folder, names):
         assert pdf.startswith(b"%PDF") and pdf.rstrip().endswith(b"%%EOF") and len(pdf) > 5000
 
 
+@pytest.mark.long
 def test_the_report_is_one_file_with_every_figure(make_run):
     folder = make_run(then=300)
     page = _write(folder)
@@ -128,6 +129,7 @@ def test_a_run_that_was_never_finite_is_reported(make_run):
     assert "relative L2 error not finite" in page.text
 
 
+@pytest.mark.long
 def test_runs_of_format_1_are_reported_without_what_they_lack(make_run):
     folder = make_run(terms=())
     page = _write(folder)

@@ -26,10 +26,19 @@ def inverse():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("problem", ["heat", "inverse"])
-def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
+@pytest.mark.parametrize(
+    ("problem", "objectives", "weights"),
+    [
+        pytest.param(
+            "heat", "grouped", {"boundary": 10.0, "residual": 0.5}, marks=pytest.mark.slow
+        ),
+        ("inverse", "grouped", {"boundary": 10.0, "residual": 0.5}),
+        ("inverse", "all", {"left": 10.0, "residual.pde": 0.5, "residual.other": 3.0}),
+    ],
+)
+def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, objectives, weights, x64):
     problem = inverse() if problem == "inverse" else problems.get(problem)
-    config = TrainConfig(loss_weights={"boundary": 10.0, "residual": 0.5}, dtype="float64")
+    config = TrainConfig(objectives=objectives, loss_weights=weights, dtype="float64")
     network = networks.MLP(width=3, depth=2, param_dtype=jnp.float64)
     losses = _losses.build(problem, network, config, lambda points: points)
     key = jax.random.key(0)
@@ -55,7 +64,8 @@ def test_residuals_and_their_jacobian_belong_to_the_objectives(problem, x64):
 @pytest.mark.parametrize(
     ("method", "objectives"),
     [
-        ("sum", "grouped"),
+        ("sum", "all"),
+        pytest.param("sum", "grouped", marks=pytest.mark.slow),
         pytest.param("modsync+adapters+dcgd", "grouped", marks=pytest.mark.slow),
         pytest.param("modsync+adapters+dcgd", "each", marks=pytest.mark.slow),
         pytest.param("sum", "each", marks=pytest.mark.slow),

@@ -166,6 +166,23 @@ def test_every_condition_can_be_an_objective_of_its_own():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "method", ["ntk+sum", pytest.param("modsync+lra+dcgd", marks=pytest.mark.slow)]
+)
+def test_every_equation_can_be_an_objective_of_its_own(method):
+    """With the cavity's three equations, the methods train four objectives."""
+    u = modsync_jax.solve(
+        "cavity_velocity", method, objectives="natural", steps=10, progress=False, **TINY,
+        points={"residual": 8},
+    )  # fmt: skip
+    columns = {name for name in u.metrics[-1] if name.startswith("loss/")}
+    equations = {f"loss/residual.{name}" for name in ("momentum_x", "momentum_y", "mass")}
+    assert columns == {"loss/boundary", *equations}
+    row = u.metrics[-1]
+    assert sum(row[name] for name in equations) == pytest.approx(row["term/residual"], rel=1e-5)
+
+
+@pytest.mark.long
 def test_one_threshold_can_be_shared():
     solution = modsync_jax.solve(
         poisson(), "modsync+dcgd", shared_threshold=True, steps=10, progress=False, **TINY
