@@ -4,6 +4,7 @@ A problem knows neither networks nor training. It draws batches of points from a
 named residuals at them, and gathers those into scalar objectives.
 """
 
+import contextvars
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
@@ -32,6 +33,8 @@ Objective = Callable[[Any, Batch], Array]
 
 GROUPINGS = ("grouped", "natural", "each", "all")
 RESIDUAL = "residual"
+# Whether a problem is checked when it is made: not where a family makes it again, in every trace.
+_CHECKED = contextvars.ContextVar("checked", default=True)
 _PLACES = 1_000  # points at which unknown fields are described
 
 
@@ -135,6 +138,8 @@ class Problem:
     family: Family | None = None
 
     def __post_init__(self) -> None:
+        if not _CHECKED.get():
+            return
         for name in self.conditions:
             if term_of(name) == RESIDUAL:
                 raise ValueError(
@@ -553,7 +558,11 @@ class Problem:
             return own
         names, start = self.family.names, self.family.start
         rest = {name: value for name, value in unknowns.items() if name not in names}
-        made = self.family.make(**_numbers(unknowns, names))._parts(rest)
+        checked = _CHECKED.set(False)
+        try:
+            made = self.family.make(**_numbers(unknowns, names))._parts(rest)
+        finally:
+            _CHECKED.reset(checked)
         conditions = {
             name: made.conditions[name] if condition is start.conditions.get(name) else condition
             for name, condition in self.conditions.items()
