@@ -23,6 +23,7 @@ from modsync_jax.training import _phases
 from . import diagnosis as diagnosis_runs
 from . import estimate as estimate_runs
 from . import frontier as frontier_runs
+from . import intervals as interval_runs
 from . import metric as study
 
 RESULTS = Path(__file__).parent / "results"
@@ -258,6 +259,11 @@ def estimate(name: str, content: dict) -> list[list[str]]:
     return [*rows, ["within a factor of three", "", *counts]]
 
 
+def intervals(name: str, content: dict) -> list[list[str]]:
+    """A row per problem with an unknown coefficient."""
+    return interval_runs.table(content["rows"])
+
+
 def metric(file: str, content: dict) -> list[list[str]]:
     """One part of the study of metrics."""
     found = content["rows"]
@@ -424,6 +430,7 @@ KINDS = {
     "diagnosis": diagnosis,
     "frontier": frontier,
     "estimate": estimate,
+    "intervals": intervals,
     "interaction": interaction,
     "measures": measures,
     "metric": metric,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import estimate, metric, rows, tables
+from benchmarks import estimate, intervals, metric, rows, tables
 from modsync_jax import optimizers, problems, reporting
 from modsync_jax.training import TrainConfig, _estimate, _losses, _step
 
@@ -307,6 +307,19 @@ def test_a_history_is_selected_by_finite_scores_and_thinned():
 
 
 @pytest.mark.long
+def test_the_table_of_intervals_counts_those_that_hold_the_truth():
+    ends = [(1.9, 2.1), (2.01, 2.05), (1.7, 2.0), (1.0, 1.9)]
+    rows = [
+        {"problem": "wave", "truth": 2.0, "low": a, "high": b, "found": (a + b) / 2}
+        for a, b in ends
+    ]
+    head, line = intervals.table(rows)
+    assert dict(zip(head, line, strict=True)) == {
+        "problem": "`wave`", "unknown": "speed, from 1.5", "truth": "2",
+        "truth within 95%": "2 of 4", "half width": "6.25%", "miss": "4.50%",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("objectives", ["grouped", "each"])
 def test_a_step_of_the_sum_in_the_metric_is_one_of_gauss_newton(x64, objectives):
     found = problems.get("klein_gordon2d")
