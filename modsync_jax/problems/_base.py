@@ -64,8 +64,8 @@ class Family(NamedTuple):
     start: "Problem"
 
 
-class _Parts(NamedTuple):
-    """What a problem with values of its unknowns evaluates at a point."""
+class _Known(NamedTuple):
+    """What a problem evaluates at a point, with values in place of its unknowns."""
 
     domain: Domain
     residual: Callable[..., Mapping[str, Array]]
@@ -181,7 +181,7 @@ class Problem:
         found: list[str] = []
 
         def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
-            found.extend(self._parts(self._first_values()).residual(self._any_field(), x))
+            found.extend(self._known(self._first_values()).residual(self._any_field(), x))
 
         jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
         return tuple(f"{RESIDUAL}.{name}" for name in found) if len(found) > 1 else (RESIDUAL,)
@@ -192,8 +192,8 @@ class Problem:
         names: list[str] = []
 
         def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
-            parts = self._parts(self._first_values())
-            names.extend(self._observe(parts, self._any_field(), x))
+            known = self._known(self._first_values())
+            names.extend(self._observe(known, self._any_field(), x))
 
         jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
         return tuple(names)
@@ -323,16 +323,16 @@ class Problem:
         if term_of(name) != name:
             return self._equation(name)
 
-        def at_point(parts: _Parts, u: Field, point: Any) -> dict[str, Array]:
+        def at_point(known: _Known, u: Field, point: Any) -> dict[str, Array]:
             if isinstance(point, Weighted):
                 root = jnp.sqrt(point.weights)
-                return {k: root * r for k, r in at_point(parts, u, point.points).items()}
+                return {k: root * r for k, r in at_point(known, u, point.points).items()}
             if name == RESIDUAL:
-                return _scalars(parts.residual(u, point), "the residual")
-            return parts.conditions[name].residual(u, point, parts.domain, self.outputs)
+                return _scalars(known.residual(u, point), "the residual")
+            return known.conditions[name].residual(u, point, known.domain, self.outputs)
 
         def pointwise(u: Field, unknowns: Unknowns, points: Any) -> dict[str, Array]:
-            return jax.vmap(partial(at_point, self._parts(unknowns), u))(points)
+            return jax.vmap(partial(at_point, self._known(unknowns), u))(points)
 
         return pointwise
 
@@ -353,10 +353,10 @@ class Problem:
 
     def observed(self, u: Field, unknowns: Unknowns, points: Array) -> Array:
         """Returns the quantities `[N, q]` of a field at points `[N, d]`, ordered as their names."""
-        parts = self._parts(unknowns)
+        known = self._known(unknowns)
 
         def at_point(x: Array) -> Array:
-            return jnp.stack(list(self._observe(parts, u, x).values()))
+            return jnp.stack(list(self._observe(known, u, x).values()))
 
         return jax.vmap(at_point)(points)
 
@@ -550,17 +550,17 @@ class Problem:
     def _any_field(self) -> Field:
         return Field(lambda x: jnp.full(len(self.outputs), jnp.sum(x)), self.coordinates)
 
-    def _parts(self, unknowns: Unknowns) -> _Parts:
+    def _known(self, unknowns: Unknowns) -> _Known:
         """Returns this problem with values of its unknowns, in all that they change."""
         observe = self.observe and partial(self.observe, **unknowns)
-        own = _Parts(self.domain, partial(self.residual, **unknowns), self.conditions, observe)
+        own = _Known(self.domain, partial(self.residual, **unknowns), self.conditions, observe)
         if self.family is None:
             return own
         names, start = self.family.names, self.family.start
         rest = {name: value for name, value in unknowns.items() if name not in names}
         checked = _CHECKED.set(False)
         try:
-            made = self.family.make(**_numbers(unknowns, names))._parts(rest)
+            made = self.family.make(**_numbers(unknowns, names))._known(rest)
         finally:
             _CHECKED.reset(checked)
         conditions = {
@@ -568,18 +568,18 @@ class Problem:
             for name, condition in self.conditions.items()
         }
         # From the family, unless it was replaced in this problem.
-        return _Parts(
+        return _Known(
             (made if self.domain is start.domain else own).domain,
             (made if self.residual is start.residual else own).residual,
             conditions,
             (made if self.observe is start.observe else own).observe,
         )
 
-    def _observe(self, parts: _Parts, u: Field, x: Array) -> dict[str, Array]:
+    def _observe(self, known: _Known, u: Field, x: Array) -> dict[str, Array]:
         """Returns the quantities at one point, as scalars."""
-        if parts.observe is None:
+        if known.observe is None:
             return dict(zip(self.outputs, u(x), strict=True))
-        return _scalars(parts.observe(u, x), "observe")
+        return _scalars(known.observe(u, x), "observe")
 
     def _check_observed(self) -> None:
         try:

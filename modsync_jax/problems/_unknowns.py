@@ -130,6 +130,11 @@ class UnknownField:
 
     def value(self, trained: PyTree, coordinates: tuple[str, ...]) -> Field:
         """Returns the field of a network with trained weights."""
+        if not set(self.of) <= set(coordinates):
+            raise ValueError(
+                f"an unknown field of {self.of!r} needs a domain with these coordinates; it has "
+                f"{', '.join(coordinates)}"
+            )
         axes = np.array([coordinates.index(letter) for letter in self.of])
         start = float(_inverse(np.asarray(self.start, np.float64), self.low, self.high))
 
@@ -210,12 +215,12 @@ def bounded(unknown: AnyUnknown, start: Any) -> AnyUnknown:
     return dataclasses.replace(unknown, low=max(unknown.low, low), high=min(unknown.high, high))
 
 
-def truths(unknowns: Mapping[str, AnyUnknown]) -> dict[str, float] | None:
-    """Returns the true numbers, or None if one is not known."""
+def truths(unknowns: Mapping[str, AnyUnknown]) -> dict[str, Any] | None:
+    """Returns the true numbers and vectors, or None if one is not known."""
     found = {name: u.truth for name, u in unknowns.items() if isinstance(u, Unknown)}
-    if len(found) < len(unknowns) or any(truth is None for truth in found.values()):
+    if len(found) < len(unknowns) or None in found.values():
         return None
-    return found  # type: ignore[return-value]
+    return {name: np.array(t) if isinstance(t, tuple) else t for name, t in found.items()}
 
 
 def _check(start: np.ndarray, low: float, high: float) -> None:

@@ -163,6 +163,26 @@ def line(slope):
     return Field(lambda x: 1 + slope * x, ("x",))
 
 
+def test_a_vector_may_be_a_coefficient_and_its_truth_gives_the_reference():
+    def line_of(c=(1.0, 1.0)):
+        return Problem(
+            name="line", domain=box(x=(0, 1)), residual=lambda u, x: {"ode": u(x) - c[0]},
+            conditions={}, points={"residual": 4}, reference=lambda x: c[0] + c[1] * x,
+        )  # fmt: skip
+
+    problem = problems.get(line_of, c=Unknown([1.0, 2.0], truth=[3.0, 4.0]))
+    np.testing.assert_array_equal(problem.reference(np.ones((1, 1))), [[7.0]])
+    values = problem.values(problem.begin(jax.random.key(0)))
+    assert problem.term("residual")(line(0.0), values, jnp.zeros((1, 1)))["ode"] == 0
+
+
+def test_a_field_needs_coordinates_of_the_domain():
+    with pytest.raises(ValueError, match="plate, residual: an unknown field of 't' needs a domain"):
+        plate(of="t")
+    with pytest.raises(ValueError, match="rod: an unknown field of 'x' needs the letters of all"):
+        problems.get(rod, loss=UnknownField(MLP(width=3, depth=1), of="x"))
+
+
 def test_conditions_and_quantities_see_unknowns():
     problem = problems.get(rod, loss=Unknown(1.0, low=0.0), outside=Unknown(0.0))
     assert problem.coefficients == problem.trained
