@@ -21,7 +21,7 @@ BOUNDS = {
     "below": Unknown(-7.0, high=-2.0),
     "between": Unknown(0.3, low=-1.0, high=0.5),
     "vector": Unknown([0.1, 0.2, 3.0], low=0.0),
-    "slow": Unknown(2.0, low=1.0, rate=0.1),
+    "slow": Unknown(3.0, low=1.0, rate=0.1),
 }
 
 
@@ -62,6 +62,7 @@ def test_its_text_describes_it(unknown):
 
 
 MISTAKES = {
+    "on a bound": (lambda: Unknown(0.0, low=0.0), "starts at 0.0; it must start strictly between"),
     "outside": (lambda: Unknown(2.0, high=2.0), "starts at 2.0; it must start strictly between"),
     "word": (lambda: Unknown("fast"), "start of an unknown is 'fast'; give a number or a list"),
     "empty": (lambda: Unknown([]), r"start of an unknown is \[\]; give a number"),
