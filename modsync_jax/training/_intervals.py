@@ -1,5 +1,6 @@
 """Confidence intervals of the unknown numbers of an inverse problem."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ LARGEST = 5_000  # parameters: a matrix of n² numbers is 200 MB
 TIMES = 4  # as many points of the equation and of the conditions as a step has
 DAMPING = 1e-10  # of the trace of JᵀJ
 QUANTILE = 1.959964  # of the normal distribution, for 95%
+LAST = float(np.finfo(np.float64).max)  # the end of an interval without end
 
 
 def of(
@@ -25,14 +27,16 @@ def of(
 ) -> dict[str, tuple[float, float]]:
     """Returns the 95% confidence intervals of the unknown numbers, by name.
 
-    At the minimum of the weighted sum of squares, noise ε of the measurements moves the parameters
-    by `A⁻¹ J_dᵀ ε`, with the Gauss-Newton matrix `A = JᵀJ + λI` of all residuals r, and J_d the
-    rows of the measurements. This gives the standard deviation of an unknown. The noise is that
-    which the data state, or else that of the misfit, `|r_d|² / (N - tr(J_d A⁻¹ J_dᵀ))`. The half
+    Laplace's approximation at the minimum of the weighted sum of squares: the covariance of the
+    parameters is `s² A⁻¹`, with the Gauss-Newton matrix `A = JᵀJ + λI` of all residuals r. s² is
+    the variance of a measurement's row, from the noise that the data state, or else from the
+    misfit, `|r_d|² / (N - tr(J_d A⁻¹ J_dᵀ))`; of several sets of data the largest counts. So the
+    equation and the conditions count as no more exact than the data, which makes intervals wide
+    rather than narrow, and a coefficient that nothing determines has one without end. The half
     width contains the Gauss-Newton step `|A⁻¹ Jᵀ r|` too: the training is as far from the minimum.
 
-    So an interval is that of the network and the weights of the losses, for a solution that the
-    network can represent. A bounded unknown has its interval within the bounds.
+    An interval is that of one minimum, and of a network that can represent the solution. A bounded
+    unknown has its interval within the bounds.
 
     Args:
       problem: the problem.
@@ -52,38 +56,45 @@ def of(
     counts = {n: TIMES * count for n, count in {**problem.points, **config.points}.items()}
     counts |= {name: len(condition.points) for name, condition in problem.measured.items()}
     batch = problem.sample(jax.random.key(0), counts, config.sampler_name, x.dtype)
-    # A weight of exactly zero is cut and does not move; unknowns may be zero.
-    stays = {**params, "unknowns": jax.tree.map(jnp.ones_like, params["unknowns"])}
-    free = np.flatnonzero(np.asarray(ravel_pytree(stays)[0]))
+    # A weight of exactly zero is cut and does not move; unknowns may be zero, and have no damping.
+    marks = {
+        name: jax.tree.map(partial(jnp.full_like, fill_value=name == "unknowns"), tree)
+        for name, tree in params.items()
+    }
+    of_unknown = np.asarray(ravel_pytree(marks)[0], bool)
+    free = np.flatnonzero((np.asarray(x) != 0) | of_unknown)
     residuals, jacobians = {}, {}
     for term, (r, j) in _rows(losses, params, batch).items():
         residuals[term] = np.asarray(r, np.float64)
         jacobians[term] = np.asarray(j, np.float64)[:, free]
     product = sum(j.T @ j for j in jacobians.values())
-    product += DAMPING * np.trace(product) * np.eye(len(free))
-    step = np.linalg.solve(product, sum(j.T @ residuals[term] for term, j in jacobians.items()))
+    damping = np.where(of_unknown[free], np.finfo(np.float64).eps, DAMPING)
+    product += np.diag(damping * np.trace(product))
+    inverse = np.linalg.inv(product)
+    step = inverse @ sum(j.T @ residuals[term] for term, j in jacobians.items())
     weights = {
         term: config.loss_weights.get(name, 1.0)
         for name, terms in problem.objective_terms(config.objectives).items()
         for term in terms
     }
-    variance = np.zeros(len(free))
+    noise = 0.0
     for term, condition in problem.measured.items():
         of_data, rows = residuals[term], jacobians[term]
-        moves = np.linalg.solve(product, rows.T)
         if condition.noise is not None:
             of_one = weights[term] / len(condition.points)
         else:
-            left = max(len(rows) - float(np.sum(rows.T * moves)), 1.0)
-            of_one = float(of_data @ of_data) / left
-        variance += of_one * np.sum(moves**2, axis=1)
-    half = QUANTILE * np.sqrt(variance) + np.abs(step)
+            left = len(rows) - float(np.sum(rows @ inverse * rows))
+            of_one = float(of_data @ of_data) / max(left, 1.0)
+        noise = max(noise, of_one)
+    variances = np.diagonal(inverse)  # below zero by rounding, where nothing determines a number
+    half = QUANTILE * np.sqrt(noise * np.where(variances > 0, variances, np.inf)) + np.abs(step)
     places = unravel(jnp.arange(x.size, dtype=x.dtype))["unknowns"]
     ends: dict[str, tuple[float, float]] = {}
-    for name, unknown in numbers.items():
+    for name, sought in numbers.items():
         z = np.asarray(params["unknowns"][name], np.float64)
         around = half[np.searchsorted(free, np.asarray(places[name], int))]
-        two = np.sort([np.ravel(unknown.value(z + d, ())) for d in (-around, around)], axis=0)
+        two = np.sort([np.ravel(sought.value(z + d, ())) for d in (-around, around)], axis=0)
+        two = np.clip(two, -LAST, LAST)
         labels = labelled(name, z)
         ends |= dict(zip(labels, [(float(a), float(b)) for a, b in two.T], strict=True))
     return ends

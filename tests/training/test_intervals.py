@@ -1,5 +1,7 @@
 """Confidence intervals, against least squares with known answers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,12 +54,11 @@ def least_squares(measured, weights, noise):
     matrix = np.concatenate([factors[n] * m for n, (m, _) in rows.items()])
     target = np.concatenate([factors[n] * y for n, (_, y) in rows.items()])
     found = np.linalg.lstsq(matrix, target)[0]
-    # How the minimum follows the measurements: the pseudo-inverse, in units of the measurements.
-    moves = np.linalg.pinv(matrix)[:, -21:] * factors["data"]
+    covariance = np.linalg.inv(matrix.T @ matrix)
     misfit = rows["data"][0] @ found - rows["data"][1]
-    hat = np.trace(rows["data"][0] @ moves)
-    deviation = 1.0 if noise else np.sqrt(misfit @ misfit / (21 - hat))
-    return found, 1.96 * deviation * np.linalg.norm(moves[2])
+    hat = np.trace(rows["data"][0] @ covariance @ rows["data"][0].T) * factors["data"] ** 2
+    variance = 1.0 if noise else misfit @ misfit / (21 - hat)
+    return found, 1.96 * np.sqrt(variance * covariance[2, 2]) * factors["data"]
 
 
 def of(problem, params, weights, **settings):
@@ -101,12 +102,30 @@ def test_a_bounded_unknown_has_its_interval_within_the_bounds(x64):
 
 
 def test_cut_weights_do_not_move(x64):
-    """Without the slope of the line, only its start fits, and c follows the slope 0."""
+    """Without the slope of the line, c follows the slope 0 by the equation alone."""
     measured = 0.5 + 2 * X
     network = {"params": {"a": jnp.array([0.5]), "b": jnp.array([0.0])}}
     params = {"network": network, "unknowns": {"c": jnp.array(0.0)}}
     low, high = of(slope(measured[:, None], 0.1), params, {})["c"]
-    np.testing.assert_allclose((low, high), 0.0, atol=1e-8)
+    half = 1.96 / np.sqrt(21)  # of one row of the equation, with the variance of a measurement's
+    np.testing.assert_allclose((low, high), (-half, half), rtol=1e-4)
+
+
+@pytest.mark.parametrize("unknown", [Unknown(1.0), Unknown(1.0, low=0.0, high=3.0)])
+@pytest.mark.parametrize("confounded", [False, True])
+def test_what_nothing_determines_has_an_interval_without_end(unknown, confounded, x64):
+    """c stands in no equation, or only in a product with d."""
+
+    def residual(u, x, c, d):
+        return {"ode": partials(u, x, "x")[0] - (c * d if confounded else d)}
+
+    problem = slope(X[:, None], 0.1)
+    problem = dataclasses.replace(problem, residual=residual, unknowns={"c": unknown, "d": 1.0})
+    network = {"params": {"a": jnp.array([0.5]), "b": jnp.array([1.0])}}
+    params = {"network": network, "unknowns": problem.begin(jax.random.key(0), jnp.float64)}
+    low, high = of(problem, params, {})["c"]
+    assert low < max(unknown.low + 1e-3, -1e4) and high > min(unknown.high - 1e-3, 1e4)
+    assert np.isfinite([low, high]).all()  # as files need it
 
 
 def test_vectors_have_an_interval_for_each_number_and_fields_none(x64):
