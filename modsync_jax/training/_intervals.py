@@ -86,8 +86,8 @@ def of(
             left = len(rows) - float(np.sum(rows @ inverse * rows))
             of_one = float(of_data @ of_data) / max(left, 1.0)
         noise = max(noise, of_one)
-    variances = np.diagonal(inverse)  # below zero by rounding, where nothing determines a number
-    half = QUANTILE * np.sqrt(noise * np.where(variances > 0, variances, np.inf)) + np.abs(step)
+    variances = noise * np.abs(np.diagonal(inverse))  # negative only by the rounding of huge ones
+    half = QUANTILE * np.sqrt(variances) + np.abs(step)
     places = unravel(jnp.arange(x.size, dtype=x.dtype))["unknowns"]
     ends: dict[str, tuple[float, float]] = {}
     for name, sought in numbers.items():

@@ -111,7 +111,9 @@ def test_cut_weights_do_not_move(x64):
     np.testing.assert_allclose((low, high), (-half, half), rtol=1e-4)
 
 
-@pytest.mark.parametrize("unknown", [Unknown(1.0), Unknown(1.0, low=0.0, high=3.0)])
+@pytest.mark.parametrize(
+    "unknown", [Unknown(1.0), Unknown(1.0, low=0.0), Unknown(1.0, low=0.0, high=3.0)]
+)
 @pytest.mark.parametrize("confounded", [False, True])
 def test_what_nothing_determines_has_an_interval_without_end(unknown, confounded, x64):
     """c stands in no equation, or only in a product with d."""
