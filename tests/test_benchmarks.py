@@ -306,7 +306,6 @@ def test_a_history_is_selected_by_finite_scores_and_thinned():
     assert found["seconds"] == [0.0, 2.0, 3.0] and found["history"] == [9.0, 1.0, 2.0]
 
 
-@pytest.mark.long
 def test_the_table_of_intervals_counts_those_that_hold_the_truth():
     ends = [(1.9, 2.1), (2.01, 2.05), (1.7, 2.0), (1.0, 1.9)]
     rows = [
@@ -320,6 +319,7 @@ def test_the_table_of_intervals_counts_those_that_hold_the_truth():
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objectives", ["grouped", "each"])
 def test_a_step_of_the_sum_in_the_metric_is_one_of_gauss_newton(x64, objectives):
     found = problems.get("klein_gordon2d")

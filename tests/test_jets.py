@@ -77,6 +77,7 @@ def test_arithmetic_follows_the_rules_of_sum_and_product(x64):
     assert_equal(*both_ways(u, TERMS + HIGHER + FOURTH))
 
 
+@pytest.mark.long
 def test_any_function_can_be_called(x64):
     """Its derivatives are taken by forward mode, and composed with those of what it is given."""
 
@@ -159,6 +160,7 @@ def test_gradients_pass_through_jets_and_their_coefficients(network):
     assert_gradients_equal(*(slopes(variables, 0.7, takes_jets) for takes_jets in (True, False)))
 
 
+@pytest.mark.long
 def test_gradients_of_single_points_can_be_mapped(network):
     """What an exact trace of a tangent kernel does."""
     field, variables, points = network

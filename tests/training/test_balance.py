@@ -88,6 +88,7 @@ def test_factors_follow_the_scales_of_equation_and_conditions(monkeypatch):
     assert together["boundary"] == pytest.approx(2 / sum(1 / f for f in plain.values()), rel=1e-4)
 
 
+@pytest.mark.long
 def test_factors_are_the_same_for_all_seeds_and_methods_and_times_the_given_weights():
     settings = {"seed": 5, "method": "modsync+dcgd", "loss_weights": {"boundary": 7.0}}
     plain = found(heat())

@@ -301,6 +301,7 @@ def test_a_non_finite_loss_stops_with_the_last_good_state_saved(tmp_path):
     assert np.isfinite(flat(saved.trained)).all()
 
 
+@pytest.mark.long
 def test_nan_at_the_start_names_the_equation_and_the_point_instead_of_a_smaller_rate():
     def residual(u, x):
         (u_x,) = partials(u, x, "x")
@@ -477,6 +478,7 @@ def test_a_hyperparameter_out_of_range_is_one_line():
         modsync_jax.solve(poisson(), "cagrad(c=-1)", steps=10, **TINY)
 
 
+@pytest.mark.long
 def test_a_network_is_selected_by_its_unweighted_loss_without_a_reference():
     """With a small weight the total loss is small whatever the network."""
     settings = {"steps": 40, "learning_rate": 0.03, "loss_weights": {"residual": 1e-9}, **TINY}
