@@ -114,7 +114,7 @@ def test_what_a_shape_can_t_do_is_one_line():
     assert problems.get("burgers").domain.contains(np.array([[0.5, 0], [2, 0]])).tolist() == [1, 0]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_network_fulfils_conditions_on_faces_exactly(x64):
     """And its derivatives through jets are those of nested differentiation."""
     shape = rectangle(x=(0, 2), y=(0, 1)) - disk(0.2, x=0.5, y=0.5, name="hole")

@@ -26,14 +26,8 @@ def poisson():
     return problems.get("poisson1d", frequency=3.0)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("magnitude(keep=0.5,steps=10,every=5)", marks=pytest.mark.slow),
-        "dropconnect(rate=0.2)",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["magnitude(keep=0.5,steps=10,every=5)", "dropconnect(rate=0.2)"])
 def test_a_run_with_masks_resumes_to_the_bit_and_loads(name, tmp_path, x64):
     settings = {**SETTINGS, "method": f"{name}+dcgd", "steps": 20}
     folder, then = tmp_path / "parts", "ssbroyden:10"

@@ -16,8 +16,8 @@ SMALL = {"width": 8, "depth": 1, "activation": "tanh", "chunk": 10, "eval_every"
 RECIPE = {"preset": "best", "then": "ssbroyden:60", "time_limit": 0.0, **SMALL}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["heat", pytest.param("cavity_stream", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heat", "cavity_stream"])
 def test_it_is_the_change_by_a_step_of_least_squares(name, x64):
     problem, network = problems.get(name), networks.MLP(width=4, depth=1)
     network = dataclasses.replace(network, outputs=len(problem.outputs))
@@ -46,8 +46,8 @@ def test_it_is_the_change_by_a_step_of_least_squares(name, x64):
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("steps", [pytest.param(30, marks=pytest.mark.slow), 120])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [30, 120])
 def test_it_follows_the_error_while_a_network_learns(steps, x64):
     settings = {**RECIPE, "then": f"ssbroyden:{steps}"}
     solution = modsync_jax.solve("poisson1d", **settings, progress=False)

@@ -54,7 +54,7 @@ def test_a_text_that_is_no_unknown_is_one_line():
         modsync_jax.solve("poisson1d", coefficients={"frequency": "fast"}, **SMALL)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_replicas_of_a_sweep_find_an_unknown_as_single_runs_do(tmp_path, x64):
     settings = {**SMALL, "dtype": "float64", "coefficients": {"frequency": UNKNOWN}, "steps": 5}
     del settings["report"], settings["progress"]

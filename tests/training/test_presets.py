@@ -27,7 +27,7 @@ def test_an_unknown_preset_names_the_nearest_one():
         TrainConfig.from_settings({"preset": "bets"})
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_preset_is_stored_as_the_settings_that_it_stands_for(tmp_path):
     changed = {"time_limit": 1e-3, "then": "lbfgs:20", "dtype": "float32", **TINY}
     solution = modsync_jax.solve(

@@ -219,7 +219,7 @@ def test_an_unknown_coefficient_is_found_from_data():
     assert "c 0.2" in describe(solution.metrics[0])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_polishing_keeps_pruned_weights_at_zero_and_lowers_the_loss():
     settings = {**TINY, "steps": 60, "threshold_learning_rate": 3e-3, "sparsity_weight": 1e-2}
     rough = modsync_jax.solve(poisson(), "modsync+dcgd", progress=False, **settings)
@@ -436,7 +436,7 @@ def test_a_run_that_is_made_longer_is_an_unbroken_longer_run(schedule, tmp_path)
         modsync_jax.solve(poisson(), "lra", steps=40, output_dir=run, resume=True, **settings)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_phase_can_be_longer_but_no_step_comes_before_it(tmp_path):
     settings = {**TINY, "steps": 20, "progress": False, "report": False}
     run = {"output_dir": tmp_path / "run", **settings}

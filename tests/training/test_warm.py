@@ -42,7 +42,7 @@ def test_a_run_begins_with_the_network_of_another(first, tmp_path):
     assert first_row(fresh) != first_row(started)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_wider_network_begins_with_the_same_field(first):
     wide = solve(init=first, width=9, steps=5, learning_rate=1e-30)
     np.testing.assert_allclose(wide(POINTS), first(POINTS), rtol=1e-5, atol=1e-6)  # float32 sums
