@@ -21,7 +21,7 @@ from modsync_jax.problems._conditions import (
 )
 from modsync_jax.problems._manufactured import manufactured
 from modsync_jax.problems._registry import get, load, names
-from modsync_jax.problems._unknowns import AnyUnknown, Unknown, UnknownField, labelled
+from modsync_jax.problems._unknowns import AnyUnknown, Unknown, UnknownField
 
 __all__ = [
     "GROUPINGS",
@@ -35,7 +35,6 @@ __all__ = [
     "data",
     "derivative",
     "get",
-    "labelled",
     "load",
     "manufactured",
     "names",

@@ -23,7 +23,7 @@ from modsync_jax.blocks import Sum
 from modsync_jax.calculus import Field
 from modsync_jax.problems._conditions import Condition, DataCondition
 from modsync_jax.problems._explain import explained
-from modsync_jax.problems._unknowns import AnyUnknown, Start, Unknown, labelled
+from modsync_jax.problems._unknowns import AnyUnknown, Start, Unknown
 from modsync_jax.sampling import Domain, Sampler
 
 Batch = dict[str, Any]
@@ -178,25 +178,23 @@ class Problem:
     @cached_property
     def equations(self) -> tuple[str, ...]:
         """The parts of the residual: `"residual"`, or `"residual.mass"`, ... if it has several."""
-        found: list[str] = []
-
-        def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
-            found.extend(self._known(self._first_values()).residual(self._any_field(), x))
-
-        jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
+        found = self._names_of(lambda known, u, x: known.residual(u, x))
         return tuple(f"{RESIDUAL}.{name}" for name in found) if len(found) > 1 else (RESIDUAL,)
 
     @cached_property
     def quantities(self) -> tuple[str, ...]:
         """Names of the q quantities that pictures show and the reference gives."""
+        return tuple(self._names_of(self._observe))
+
+    def _names_of(self, values: Callable[[_Known, Field, Array], Mapping[str, Array]]) -> list[str]:
+        """The names of the values at a point, in their order."""
         names: list[str] = []
 
         def trace(x: Array) -> None:  # `eval_shape` sorts dictionaries
-            known = self._known(self._first_values())
-            names.extend(self._observe(known, self._any_field(), x))
+            names.extend(values(self._known(self._first_values()), self._any_field(), x))
 
         jax.eval_shape(trace, jnp.zeros(len(self.coordinates)))
-        return tuple(names)
+        return names
 
     @property
     def measured(self) -> dict[str, DataCondition]:
@@ -206,9 +204,9 @@ class Problem:
     @property
     def truths(self) -> dict[str, float]:
         """The true values of unknown numbers by name, `c[0]`, ... of a vector, where known."""
-        known = {n: u.truth for n, u in self.trained.items() if isinstance(u, Unknown)}
-        found = [labelled(n, np.asarray(v)) for n, v in known.items() if v is not None]
-        return {name: float(value) for of in found for name, value in of.items()}
+        numbers = {n: u for n, u in self.trained.items() if isinstance(u, Unknown)}
+        found = [u.labelled(n, u.truth) for n, u in numbers.items() if u.truth is not None]
+        return {name: value for of in found for name, value in of.items()}
 
     @cached_property
     def trained(self) -> dict[str, AnyUnknown]:
@@ -254,7 +252,7 @@ class Problem:
         found: dict[str, Array] = {}
         for name, sought in self.trained.items():
             if isinstance(sought, Unknown):
-                found |= labelled(name, values[name])
+                found |= sought.labelled(name, values[name])
                 continue
             with jax.ensure_compile_time_eval():
                 uniform = sampling.get("uniform")

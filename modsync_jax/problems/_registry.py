@@ -166,8 +166,12 @@ def _searched(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     numbers = {n: v for n, v in starts.items() if not isinstance(v, Field)}
+
+    def trace(values: Mapping[str, Array]) -> None:
+        make(**{**starts, **values})
+
     try:
-        jax.eval_shape(lambda values: jax.tree.leaves(make(**starts | values).points), numbers)
+        jax.eval_shape(trace, numbers)
     except TypeError as error:  # the errors of converting a tracer to a number
         raise ValueError(
             f"{', '.join(numbers)} of {name} can't be unknown: {explained(error, 'a number')}; an "

@@ -88,6 +88,12 @@ class Unknown:
         """Returns the value of trained numbers, which does not depend on coordinates."""
         return _between(self.rate * jnp.asarray(trained), self.low, self.high)
 
+    def labelled(self, name: str, value: Any) -> dict[str, Any]:
+        """Returns the single numbers of a value by name: `c`, or `c[0]`, ... of a vector."""
+        if isinstance(self.start, tuple):
+            return {f"{name}[{index}]": value[index] for index in range(len(self.start))}
+        return {name: value}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UnknownField:
@@ -176,13 +182,6 @@ def read(name: str, text: str) -> Unknown:
             f"{', '.join(known[1:])}"
         )
     return Unknown(**settings)
-
-
-def labelled(name: str, value: Any) -> dict[str, Any]:
-    """Returns the single numbers of a coefficient by name: `c`, or `c[0]`, `c[1]` of a vector."""
-    if not jnp.ndim(value):
-        return {name: value}
-    return {f"{name}[{index}]": value[index] for index in range(len(value))}
 
 
 def first(unknown: AnyUnknown) -> Start | np.ndarray | Field:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,18 @@ RATES = (3e-4, 1e-3, 3e-3)
 TRIAL_SEED = 100  # of the trials, and of no other run
 _ROWS = 20  # evaluations of a training
 _MEASURES = "alignment,norm_ratio,stationarity,interaction"
-_HISTORY = {"test/relative_l2": "error", "validation/relative_l2": "validation"}
-_FAMILIES = ("cosine/", "spread/", "interaction/", "norm_ratio", "stationarity", "keep")
+# Of the columns of evaluations, those that figures show, with other names for two of them.
+_HISTORY = {
+    "test/relative_l2": "error",
+    "validation/relative_l2": "validation",
+    "cosine/boundary~residual": "cosine/boundary~residual",
+    "spread/boundary~residual": "spread/boundary~residual",
+    "interaction/residual>boundary": "interaction/residual>boundary",
+}
+
+
+# Columns of no pair, or of the paper's two objectives.
+_PAIRS = re.compile(r"[^/]*|.*/(boundary[~>]residual|residual>boundary)|.*/relative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,17 +175,17 @@ def _rate(trial: Row) -> float:
 
 
 def _kept(row: Row) -> Row:
-    """What the study keeps of a sweep's row."""
+    """What the study keeps of a sweep's row; of pairs of objectives that of the paper's two."""
     left_out = {"replica", "learning_rate", "seed", "method", "steps"}
     kept = {name: value for name, value in row.items() if name not in left_out}
-    return {name: value for name, value in kept.items() if value is not None}
+    return {n: v for n, v in kept.items() if v is not None and _PAIRS.fullmatch(n)}
 
 
 def _evaluations(columns: Mapping[str, NDArray]) -> list[Row]:
     """What the study keeps of a run's evaluations, until it failed."""
-    names = {_HISTORY.get(n, n): n for n in columns if n in _HISTORY or n.startswith(_FAMILIES)}
+    names = {n: new for n, new in _HISTORY.items() if n in columns}
     return [
-        {"step": int(step)} | {name: float(f"{columns[n][k]:.4g}") for name, n in names.items()}
+        {"step": int(step)} | {new: float(f"{columns[n][k]:.4g}") for n, new in names.items()}
         for k, step in enumerate(columns["step"])
         if math.isfinite(step)
     ]

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from modsync_jax.problems import Problem, Unknown, labelled
+from modsync_jax.problems import Problem, Unknown
 from modsync_jax.training import _losses
 from modsync_jax.training._config import TrainConfig
 
@@ -62,7 +62,7 @@ def of(
         for name, tree in params.items()
     }
     of_unknown = np.asarray(ravel_pytree(marks)[0], bool)
-    free = np.flatnonzero((np.asarray(x) != 0) | of_unknown)
+    free = (np.asarray(x) != 0) | of_unknown
     residuals, jacobians = {}, {}
     for term, (r, j) in _rows(losses, params, batch).items():
         residuals[term] = np.asarray(r, np.float64)
@@ -72,31 +72,26 @@ def of(
     product += np.diag(damping * np.trace(product))
     inverse = np.linalg.inv(product)
     step = inverse @ sum(j.T @ residuals[term] for term, j in jacobians.items())
-    weights = {
-        term: config.loss_weights.get(name, 1.0)
-        for name, terms in problem.objective_terms(config.objectives).items()
-        for term in terms
-    }
-    noise = 0.0
-    for term, condition in problem.measured.items():
+
+    def noise(term: str) -> float:
+        """The variance of a row of measurements."""
+        if problem.measured[term].noise is not None:
+            return float(losses.scale(term, batch)) ** 2
         of_data, rows = residuals[term], jacobians[term]
-        if condition.noise is not None:
-            of_one = weights[term] / len(condition.points)
-        else:
-            left = len(rows) - float(np.sum(rows @ inverse * rows))
-            of_one = float(of_data @ of_data) / max(left, 1.0)
-        noise = max(noise, of_one)
-    variances = noise * np.abs(np.diagonal(inverse))  # negative only by the rounding of huge ones
-    half = QUANTILE * np.sqrt(variances) + np.abs(step)
-    places = unravel(jnp.arange(x.size, dtype=x.dtype))["unknowns"]
+        left = len(rows) - float(np.sum(rows @ inverse * rows))
+        return float(of_data @ of_data) / max(left, 1.0)
+
+    # Rounding may make the diagonal negative where nothing determines a number.
+    variances = max(map(noise, problem.measured)) * np.abs(np.diagonal(inverse))
+    half = np.zeros(x.size)
+    half[free] = QUANTILE * np.sqrt(variances) + np.abs(step)
+    around = unravel(jnp.asarray(half, x.dtype))["unknowns"]
     ends: dict[str, tuple[float, float]] = {}
     for name, sought in numbers.items():
-        z = np.asarray(params["unknowns"][name], np.float64)
-        around = half[np.searchsorted(free, np.asarray(places[name], int))]
-        two = np.sort([np.ravel(sought.value(z + d, ())) for d in (-around, around)], axis=0)
-        two = np.clip(two, -LAST, LAST)
-        labels = labelled(name, z)
-        ends |= dict(zip(labels, [(float(a), float(b)) for a, b in two.T], strict=True))
+        z = params["unknowns"][name]
+        two = np.sort([sought.value(z - around[name], ()), sought.value(z + around[name], ())], 0)
+        low, high = (sought.labelled(name, end) for end in np.clip(two, -LAST, LAST))
+        ends |= {label: (float(low[label]), float(high[label])) for label in low}
     return ends
 
 

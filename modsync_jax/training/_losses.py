@@ -46,6 +46,8 @@ class Losses(NamedTuple):
       snapshot: `(trained parameters, batch, losses, stacked gradients, whether own ones stay,
         metric) -> Snapshot` of the weights.
       like: `(trained parameters, key, dtype) -> Snapshot` of the same shapes.
+      scale: `(term or equation, batch) -> []`, the root of its weight over its points, by which
+        its residuals are multiplied in `residuals`.
       residuals: `(plain parameters, batch) -> [M]`, whose squared norm is the sum of objectives.
       jacobian: `(plain parameters, batch) -> ([M], [M, n])`, the residuals and their derivatives by
         the n parameters in the order of `ravel_pytree`.
@@ -66,6 +68,7 @@ class Losses(NamedTuple):
     traces: Callable[[PyTree, Any, bool], Array]
     snapshot: Callable[..., Snapshot]
     like: Callable[[PyTree, Array, DTypeLike], Snapshot]
+    scale: Callable[[str, Any], Array]
     residuals: Callable[[PyTree, Any], Array]
     jacobian: Callable[[PyTree, Any], tuple[Array, Array]]
     sample: Sample
@@ -230,6 +233,7 @@ def build(
         traces=traces,
         snapshot=snapshot,
         like=like,
+        scale=scale,
         residuals=residuals,
         jacobian=jacobian,
         sample=sample,

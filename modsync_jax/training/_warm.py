@@ -66,10 +66,10 @@ def _unknown(name: str, unknown: AnyUnknown, random: PyTree, solution: Solution)
         same = jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, random)
         # Copies: the run donates its first state, and the solution must stay.
         return jax.tree.map(lambda a, b: jnp.array(a, b.dtype), before if same else random, random)
-    found = solution.unknowns
-    values = [found[n] for n in (name, *(f"{name}[{k}]" for k in range(random.size))) if n in found]
-    if len(values) != random.size:
+    found, labels = solution.unknowns, unknown.labelled(name, random)
+    if not labels.keys() <= found.keys():
         return random
+    values = [found[label] for label in labels]
     try:
         start = values if random.ndim else values[0]
         return dataclasses.replace(unknown, start=start).begin(jax.random.key(0), random.dtype)

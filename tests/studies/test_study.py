@@ -15,7 +15,7 @@ import pytest
 
 from modsync_jax import methods, problems, studies, sweeps
 from modsync_jax.studies import Cell, Results
-from modsync_jax.studies._cells import chosen_rate
+from modsync_jax.studies._cells import _kept, chosen_rate
 from modsync_jax.training import PRESETS, ConfigError, TrainConfig
 
 TINY = dataclasses.replace(
@@ -133,6 +133,13 @@ def test_runs_of_another_size_are_not_mixed_in(tmp_path):
         Results(tmp_path, longer)
 
 
+def test_of_pairs_of_objectives_the_paper_s_two_are_kept():
+    kept = {"selected": 0.1, "norm_ratio": 2.0, "stationarity/relative": 0.3, "keep": 0.9}
+    kept |= {"cosine/boundary~residual": 0.5, "interaction/residual>boundary": 1.0}
+    row = kept | {"cosine/left~residual": 0.5, "interaction/left>boundary": 1.0, "replica": "x"}
+    assert _kept(row | {"failure": None}) == kept
+
+
 @pytest.mark.slow
 def test_a_cell_is_its_trials_and_then_its_seeds_at_the_chosen_rate(tmp_path):
     placement = {"progress": False}
@@ -148,6 +155,8 @@ def test_a_cell_is_its_trials_and_then_its_seeds_at_the_chosen_rate(tmp_path):
     assert {(row["seed"], row["step"]) for row in history} == {
         (seed, step) for seed in (0, 1) for step in range(0, 42, 2)
     }
+    pair = {"cosine/boundary~residual", "spread/boundary~residual", "interaction/residual>boundary"}
+    assert history[0].keys() == {*CELL._asdict(), "seed", "step", "error", "validation", *pair}
     alone = sweeps.sweep(
         "burgers", ["modsync+dcgd"], {"seed": [1]}, output_dir=tmp_path / "alone", progress=False,
         export="none", width=4, depth=5, steps=40, points={"residual": 16}, sampler="uniform",

@@ -11,7 +11,8 @@ from flax import linen as nn
 import modsync_jax
 from modsync_jax import problems
 from modsync_jax.calculus import partials
-from modsync_jax.problems import Problem, Unknown, data, value
+from modsync_jax.networks import MLP
+from modsync_jax.problems import Problem, Unknown, UnknownField, data, value
 from modsync_jax.sampling import box
 from modsync_jax.training import TrainConfig, _intervals
 
@@ -131,15 +132,22 @@ def test_what_nothing_determines_has_an_interval_without_end(unknown, confounded
 
 
 def test_vectors_have_an_interval_for_each_number_and_fields_none(x64):
-    problem = Problem(
-        name="two", domain=box(x=(0, 1)),
-        residual=lambda u, x, c: {"ode": partials(u, x, "x")[0] - c[0] * c[1]},
-        conditions={"data": data(X[:, None], X[:, None])},
-        points={"residual": 5}, unknowns={"c": Unknown([1.0, 1.0])},
-    )  # fmt: skip
-    network = {"params": {"a": jnp.zeros(1), "b": jnp.ones(1)}}
-    found = of(problem, {"network": network, "unknowns": {"c": jnp.ones(2)}}, {})
+    measured = 0.5 + 2 * X + 0.1 * np.random.default_rng(0).normal(size=21)
+    (a, b, c), half = least_squares(measured, {}, 0.1)
+    problem = dataclasses.replace(
+        slope(measured[:, None], 0.1),
+        residual=lambda u, x, c, k: {"ode": partials(u, x, "x")[0] - c[1] + 0 * (c[0] + k(x))},
+        unknowns={
+            "c": Unknown([0.0, 1.0]),
+            "k": UnknownField(MLP(width=2, depth=1, param_dtype=jnp.float64), of="x"),
+        },
+    )
+    network = {"params": {"a": jnp.array([a]), "b": jnp.array([b])}}
+    unknowns = {**problem.begin(jax.random.key(0), jnp.float64), "c": jnp.array([0.0, c])}
+    found = of(problem, {"network": network, "unknowns": unknowns}, {})
     assert list(found) == ["c[0]", "c[1]"]
+    assert found["c[0]"][0] < -1e4 and found["c[0]"][1] > 1e4  # in no equation
+    np.testing.assert_allclose(found["c[1]"], (c - half, c + half), rtol=1e-4)
     without = problems.get("poisson1d", frequency=Unknown(3.0))
     assert not of(without, {"network": network, "unknowns": {"frequency": jnp.ones(())}}, {})
 
