@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from modsync_jax import _calls
+from modsync_jax._names import listed
 from modsync_jax.sweeps import STRATEGIES
 from modsync_jax.training import (
     PRESETS,
@@ -83,7 +84,7 @@ def show_lists() -> None:
             [
                 name,
                 ", ".join(f"{name}={value:.4g}" for name, value in p.coefficients.items()),
-                *(", ".join(names) for names in (p.coordinates, p.outputs, p.conditions)),
+                *(listed(tuple(names)) for names in (p.coordinates, p.outputs, p.conditions)),
                 p.source,
             ]
             for name, p in found

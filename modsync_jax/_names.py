@@ -1,10 +1,12 @@
 """Names that a user types: look one up, or list the existing ones in one sentence."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 Value = TypeVar("Value")
+_COORDINATE = r"[^\W\d_]\d*"  # a letter, and a number where there are many
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> ValueError:
@@ -34,3 +36,30 @@ def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
     if name not in table:
         raise unknown(kind, name, table)
     return table[name]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names joined by commas; the first two and the last one of more than six.
+
+    Example:
+      >>> print(listed(["x", "y"]), "|", listed([f"x{k}" for k in range(1, 51)]))
+      x, y | x1, x2, ..., x50
+    """
+    return ", ".join(names if len(names) <= 6 else [*names[:2], "...", names[-1]])
+
+
+def is_coordinate(name: str) -> bool:
+    """Returns whether a coordinate may have this name: a letter, `x`, or with a number, `x12`."""
+    return re.fullmatch(_COORDINATE, name) is not None
+
+
+def coordinates(text: str) -> list[str]:
+    """Returns the coordinates of a derivative's name, `["t", "x"]` of `tx`.
+
+    Other characters stand for themselves, so that a lookup of each name finds the wrong one.
+
+    Example:
+      >>> coordinates("tx2x2")
+      ['t', 'x2', 'x2']
+    """
+    return re.findall(f"{_COORDINATE}|.", text)

@@ -9,6 +9,8 @@ with `jax.vmap`.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from modsync_jax import jets
+from modsync_jax._names import coordinates as split
 from modsync_jax._names import unknown
+from modsync_jax.directions import Directions
 from modsync_jax.jets import Operator, Order
 
 Terms = str | Mapping[str, ArrayLike]
@@ -28,14 +32,18 @@ class Field:
 
     Attributes:
       apply: the function, from a point `[d]` to values `[m]`.
-      coordinates: one letter for each entry of a point, such as `("t", "x")`.
+      coordinates: a name for each entry of a point, such as `("t", "x")` or `("x1", "x2")`: a
+        letter, or a letter and a number.
       takes_jets: whether `apply` also maps jets to jets, as the networks of `modsync_jax.networks`
         do. If so, derivatives are computed with jets.
+      directions: random directions along which sums of more second derivatives than directions are
+        estimated; all derivatives are exact if None.
     """
 
     apply: Callable[[Array], Array]
     coordinates: tuple[str, ...]
     takes_jets: bool = False
+    directions: Directions | None = None
 
     def __call__(self, x: Array) -> Array:
         """Returns the values `[m]` at the point `x` of shape `[d]`."""
@@ -57,16 +65,16 @@ def partials(
     Args:
       u: a field, or a function from a point `[d]` to values `[m]`.
       x: one point, `[d]`.
-      *terms: derivatives as strings of coordinate letters: `""` for the value, `"t"`, `"xx"`,
-        `"tx"` (the same as `"xt"`), of any order; or a linear operator as a mapping from such names
+      *terms: derivatives as strings of coordinates: `""` for the value, `"t"`, `"xx"`, `"tx"` (the
+        same as `"xt"`), `"x1x12"`, of any order; or a linear operator as a mapping from such names
         to coefficients, which may be traced.
-      coordinates: the coordinate letters of a plain function; a `Field` knows its own.
+      coordinates: the coordinates of a plain function; a `Field` knows its own.
 
     Returns:
       A tuple with one array `[m]` for each term.
 
     Raises:
-      ValueError: a letter that is no coordinate, an operator without terms, a point of another
+      ValueError: a name that is no coordinate, an operator without terms, a point of another
         shape than `[d]`, or a function without coordinates.
 
     Example:
@@ -78,13 +86,11 @@ def partials(
     """
     axes = _coordinates(u, x, coordinates)
     operators = [_operator(term, axes) for term in terms]
-    if isinstance(u, Field) and u.takes_jets:
-        return jets.operate(u.apply, x, operators)
-    derivatives = _derivatives(u, frozenset(order for op in operators for order in op), x)
-    return tuple(
-        sum(c * derivatives[order] for order, c in operator.items())  # type: ignore[misc]
-        for operator in operators
-    )
+    if isinstance(u, Field) and u.directions is not None:
+        many = [_squares(operator, u.directions.number) for operator in operators]
+        if any(many):
+            return _estimated(u, x, operators, many, u.directions)
+    return _exact(u, x, operators)
 
 
 def gradient(u: Function, x: Array, coordinates: Sequence[str] | None = None) -> Array:
@@ -101,11 +107,12 @@ def laplacian(
     Args:
       u: a field, or a function from a point `[d]` to values `[m]`.
       x: one point, `[d]`.
-      over: the letters of the coordinates to sum over, such as `"xy"`; all of them by default.
+      over: the coordinates to sum over, such as `"xy"`; all of them by default.
       coordinates: as in `partials`, whose errors are raised.
     """
     axes = _coordinates(u, x, coordinates)
-    return partials(u, x, dict.fromkeys((2 * a for a in over or axes), 1.0), coordinates=axes)[0]
+    names = split(over) if over else axes
+    return partials(u, x, dict.fromkeys((2 * name for name in names), 1.0), coordinates=axes)[0]
 
 
 def divergence(
@@ -116,18 +123,18 @@ def divergence(
     Args:
       u: a field, or a function from a point `[d]` to values `[m]`, one for each coordinate.
       x: one point, `[d]`.
-      over: the letters of the coordinates to which the m values belong; all of them by default.
+      over: the coordinates to which the m values belong; all of them by default.
       coordinates: as in `partials`, whose errors are raised.
 
     Raises:
       ValueError: the number of values is not the number of coordinates.
     """
     axes = _coordinates(u, x, coordinates)
-    letters = tuple(over or axes)
-    columns = partials(u, x, *letters, coordinates=axes)
-    if columns[0].shape != (len(letters),):
+    names = tuple(split(over) if over else axes)
+    columns = partials(u, x, *names, coordinates=axes)
+    if columns[0].shape != (len(names),):
         raise ValueError(
-            f"a divergence over {', '.join(letters)} needs a field of shape ({len(letters)},),"
+            f"a divergence over {', '.join(names)} needs a field of shape ({len(names)},),"
             f" but u has shape {columns[0].shape}; name its coordinates with over="
         )
     return jnp.trace(jnp.stack(columns))
@@ -169,12 +176,88 @@ def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
         raise ValueError("an operator needs terms, such as {'xx': 1.0, 'yy': 1.0}, got {}")
     operator: dict[Order, ArrayLike] = {}
     for name, coefficient in named.items():
-        for letter in name:
-            if letter not in axes:
-                raise unknown("coordinate", letter, axes)
-        order = tuple(sorted(map(axes.index, name)))
+        along = split(name)
+        for coordinate in along:
+            if coordinate not in axes:
+                raise unknown("coordinate", coordinate, axes)
+        order = tuple(sorted(map(axes.index, along)))
         operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are equal
     return operator
+
+
+def _exact(
+    u: Function, x: Array, operators: Sequence[Operator], frame: Array | None = None
+) -> tuple[Array, ...]:
+    """Applies operators, whose axes are the rows of a frame `[n, d]` if there is one."""
+    if isinstance(u, Field) and u.takes_jets:
+        return jets.operate(u.apply, x, operators, frame)
+    orders = frozenset(order for operator in operators for order in operator)
+    if frame is None:
+        derivatives = _derivatives(u, orders, x)
+    else:
+        along = jnp.zeros(len(frame), x.dtype)
+        derivatives = _derivatives(lambda s: u(x + s @ frame), orders, along)
+    return tuple(
+        sum(c * derivatives[order] for order, c in operator.items())  # type: ignore[misc]
+        for operator in operators
+    )
+
+
+def _squares(operator: Operator, count: int) -> tuple[int, ...]:
+    """Returns the axes of an operator's pure second derivatives, if there are more than `count`."""
+    found = tuple(order[0] for order in operator if len(order) == 2 and order[0] == order[1])
+    return found if len(found) > count else ()
+
+
+def _estimated(
+    u: Field,
+    x: Array,
+    operators: Sequence[Operator],
+    many: Sequence[tuple[int, ...]],
+    directions: Directions,
+) -> tuple[Array, ...]:
+    """Applies operators whose sums of second derivatives are estimated along random directions.
+
+    First derivatives along the same axes come from one pass of reverse mode, whose cost does not
+    grow with their number.
+
+    Args:
+      u: the field.
+      x: one point, `[d]`.
+      operators: the operators.
+      many: for each operator, the axes whose second derivatives are estimated.
+      directions: the random directions.
+    """
+    estimated = {axis for axes in many for axis in axes}
+
+    def is_slope(order: Order) -> bool:
+        return len(order) == 1 and order[0] in estimated
+
+    exact = [
+        {o: c for o, c in op.items() if not is_slope(o) and o not in {(a, a) for a in axes}}
+        for op, axes in zip(operators, many, strict=True)
+    ]
+    units = jnp.eye(len(x), dtype=x.dtype)
+    kept = sorted({axis for operator in exact for order in operator for axis in order})
+    frame = [jnp.where(x == x, units[axis], 0) for axis in kept]  # mapped over points, as the rest
+    along: list[dict[Order, ArrayLike]] = [
+        {tuple(map(kept.index, order)): c for order, c in operator.items()} for operator in exact
+    ]
+    for operator, axes, found in zip(operators, many, along, strict=True):
+        if axes:
+            rows, orders = directions.second(x, axes, [operator[axis, axis] for axis in axes])
+            found |= {(i + len(frame), j + len(frame)): c for (i, j), c in orders.items()}
+            frame += list(rows)
+    asked = [operator for operator in along if operator]
+    values = iter(_exact(u, x, asked, jnp.stack(frame)))
+    wanted = any(map(is_slope, chain(*operators)))
+    slopes: Any = jax.jacrev(u.apply)(x) if wanted else None
+
+    def total(operator: Operator, found: Operator) -> Any:
+        terms = [c * slopes[:, order[0]] for order, c in operator.items() if is_slope(order)]
+        return sum([*terms, next(values)] if found else terms)
+
+    return tuple(map(total, operators, along))
 
 
 def _derivatives(u: Function, orders: frozenset[Order], x: Array) -> dict[Order, Array]:

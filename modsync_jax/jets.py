@@ -95,25 +95,32 @@ class Jet:
         return Jet(value, tuple(carried), self.bends)
 
 
-def operate(u: Callable[[Any], Any], x: Array, operators: Sequence[Operator]) -> tuple[Array, ...]:
+def operate(
+    u: Callable[[Any], Any],
+    x: Array,
+    operators: Sequence[Operator],
+    frame: Array | None = None,
+) -> tuple[Array, ...]:
     """Applies linear operators to a function that takes jets.
 
     Args:
       u: from a jet of shape `[d]` to one of shape `[m]`.
       x: one point, `[d]`.
       operators: the operators, whose coefficients may be tracers.
+      frame: directions `[n, d]`, other ones at each point, that stand for the axes of the orders;
+        the coordinates' own if None.
 
     Returns:
       For each operator an array `[m]`.
     """
     carried, bends, sources = _plan(operators)
-    units = jnp.eye(len(x), dtype=x.dtype)
+    units = jnp.eye(len(x), dtype=x.dtype) if frame is None else frame
 
     def direction(operator: Operator) -> Array:
         first: list[Any] = [c * units[order[0]] for order, c in operator.items() if len(order) == 1]
         return sum(first, jnp.zeros_like(units[0]))
 
-    jet = u(Jet(x, tuple(map(direction, carried)), bends, constant=True))
+    jet = u(Jet(x, tuple(map(direction, carried)), bends, constant=frame is None))
 
     def read(operator: Operator, source: Mapping[int, ArrayLike]) -> Array:
         terms = [operator[()] * jet.value] if () in operator else []

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax._names import lookup, unknown
+from modsync_jax._names import is_coordinate, listed, lookup, unknown
 
 
 class Sampler(Protocol):
@@ -127,7 +127,7 @@ class Domain(Protocol):
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """One letter for each entry of a point."""
+        """A name for each entry of a point: a letter, or a letter and a number."""
         ...
 
     @property
@@ -170,12 +170,12 @@ class Box:
     """An axis-aligned box; `box(t=(0, 1), x=(-1, 1))` is the readable way to make one.
 
     Attributes:
-      coordinates: one letter for each axis.
+      coordinates: a name for each axis: a letter, or a letter and a number.
       lower: lower bound of each axis.
       upper: upper bound of each axis.
 
     Raises:
-      ValueError: a coordinate that is not one letter or comes twice, or bounds that are not finite
+      ValueError: a coordinate of another form or that comes twice, or bounds that are not finite
         and increasing.
     """
 
@@ -184,11 +184,12 @@ class Box:
     upper: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        letters = all(len(name) == 1 and name.isalpha() for name in self.coordinates)
-        if not (
-            self.coordinates and letters and len(set(self.coordinates)) == len(self.coordinates)
-        ):
-            raise ValueError(f"coordinates must be distinct single letters, got {self.coordinates}")
+        named = all(map(is_coordinate, self.coordinates))
+        if not (self.coordinates and named and len(set(self.coordinates)) == len(self.coordinates)):
+            raise ValueError(
+                "coordinates must be distinct letters, or letters with a number such as x12, got "
+                f"{self.coordinates}"
+            )
         for name, low, high in zip(self.coordinates, self.lower, self.upper, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(
@@ -208,9 +209,15 @@ class Box:
         )
 
     @property
+    def sides(self) -> tuple["Face", ...]:
+        """The two faces of each coordinate."""
+        axes = range(len(self.coordinates))
+        return tuple(Face(self, axis, side) for axis in axes for side in (-1, 1))
+
+    @property
     def faces(self) -> tuple[str, ...]:
-        """Names of the faces, such as `"t=0"`, two for each coordinate."""
-        return tuple(face.name for face in self._faces())
+        """Names of the faces: of each side, such as `"t=0"`, and `"boundary"`."""
+        return (*(side.name for side in self.sides), *(["boundary"] if self._space else []))
 
     def sample(
         self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
@@ -218,7 +225,19 @@ class Box:
         """Returns points `[count, d]` of the interior."""
         return self._from_unit_cube(sampler(key, count, len(self.coordinates), dtype))
 
-    def face(self, name: str) -> "Face":
+    def face(self, name: str) -> "Face | Surface":
+        """Returns the face of this name: a side, or `"boundary"`.
+
+        The boundary is that of the box in space: all sides but those of t.
+
+        Raises:
+          ValueError: no such face.
+        """
+        if name == "boundary" and self._space:
+            return Surface(self, self._space)
+        return self.side(name)
+
+    def side(self, name: str) -> "Face":
         """Returns the face where a coordinate equals one of its bounds, such as `"t=0"`.
 
         The number may be rounded, up to 1e-5 of the box's width.
@@ -231,35 +250,41 @@ class Box:
             value = float(number)
         except ValueError:
             raise unknown("face", name, self.faces) from None
-        for face in self._faces():
-            width = self.upper[face.axis] - self.lower[face.axis]
-            if face.coordinate == coordinate and abs(face.bound - value) <= 1e-5 * width:
-                return face
+        for side in self.sides:
+            width = self.upper[side.axis] - self.lower[side.axis]
+            if side.coordinate == coordinate and abs(side.bound - value) <= 1e-5 * width:
+                return side
         raise unknown("face", name, self.faces)
 
     def grid(self, counts: Sequence[int]) -> np.ndarray:
         """Returns a regular float64 grid with its boundary, `[N, d]`, the last axis fastest.
 
         Args:
-          counts: points on each axis, at least two.
+          counts: points on each axis; a single one lies in the middle.
 
         Raises:
-          ValueError: not one count of at least two for each coordinate.
+          ValueError: not one positive count for each coordinate.
         """
-        if len(counts) != len(self.coordinates) or min(counts) < 2:
+        if len(counts) != len(self.coordinates) or min(counts) < 1:
             raise ValueError(
-                f"a grid needs a count of at least 2 for each of {', '.join(self.coordinates)}, got"
+                f"a grid needs a count of at least 1 for each of {listed(self.coordinates)}, got"
                 f" {tuple(counts)}"
             )
-        axes = [np.linspace(*bounds) for bounds in zip(self.lower, self.upper, counts, strict=True)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        several = [axis for axis, count in enumerate(counts) if count > 1]  # NumPy has few axes
+        lines = [np.linspace(self.lower[k], self.upper[k], counts[k]) for k in several]
+        points = np.tile(self.mean, (math.prod(counts), 1))
+        for axis, values in zip(several, np.meshgrid(*lines, indexing="ij"), strict=True):
+            points[:, axis] = values.ravel()
+        return points
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """Returns whether points `[N, d]` lie in the box or on its boundary, `[N]` bools."""
         return np.all((points >= np.array(self.lower)) & (points <= np.array(self.upper)), axis=-1)
 
-    def _faces(self) -> list["Face"]:
-        return [Face(self, axis, side) for axis in range(len(self.coordinates)) for side in (-1, 1)]
+    @property
+    def _space(self) -> tuple[int, ...]:
+        """The axes of all coordinates but t."""
+        return tuple(axis for axis, name in enumerate(self.coordinates) if name != "t")
 
     def _from_unit_cube(self, unit: Array) -> Array:
         lower, upper = jnp.asarray(self.lower, unit.dtype), jnp.asarray(self.upper, unit.dtype)
@@ -314,6 +339,54 @@ class Face:
         """Returns points `[count, d]` on the face; in one dimension they are all the same."""
         unit = sampler(key, count, len(self.box.coordinates) - 1, dtype)
         return self.project(self.box._from_unit_cube(jnp.insert(unit, self.axis, 0, axis=1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """The sides of some coordinates of a box together, with points uniform in area.
+
+    Attributes:
+      box: the box.
+      axes: the axes of the coordinates.
+    """
+
+    box: Box
+    axes: tuple[int, ...]
+
+    def sample(
+        self, key: Array, count: int, sampler: Sampler = uniform, dtype: DTypeLike = jnp.float32
+    ) -> Array:
+        """Returns points `[count, d]`, on each side in proportion to its area.
+
+        The last axis of the sampler's cube chooses the side.
+        """
+        unit = sampler(key, count, len(self.box.coordinates) + 1, dtype)
+        widths = np.subtract(self.box.upper, self.box.lower)[list(self.axes)]
+        areas = np.repeat(1 / widths, 2)  # the volume over the width
+        ends = jnp.asarray(np.cumsum(areas / areas.sum())[:-1], dtype)
+        chosen = jnp.searchsorted(ends, unit[:, -1], side="right")
+        axis, bounds = jnp.asarray(self.axes)[chosen // 2], [self.box.lower, self.box.upper]
+        on_side = jnp.asarray(bounds, dtype)[chosen % 2, axis]
+        return self.box._from_unit_cube(unit[:, :-1]).at[jnp.arange(count), axis].set(on_side)
+
+    def normal(self, x: Array) -> Array:
+        """Returns the outward unit normal `[d]` of the side that is nearest to a point `[d]`."""
+        axes = jnp.asarray(self.axes)
+        lower, upper = (jnp.asarray(of, x.dtype)[axes] for of in (self.box.lower, self.box.upper))
+        gaps = jnp.concatenate([x[axes] - lower, upper - x[axes]]) / jnp.tile(upper - lower, 2)
+        nearest = jnp.argmin(gaps)
+        side = jnp.where(nearest < len(axes), -1, 1).astype(x.dtype)
+        return jnp.zeros_like(x).at[axes[nearest % len(axes)]].set(side)
+
+
+def numbered(letter: str, count: int) -> tuple[str, ...]:
+    """Returns the names of many coordinates, `("x1", "x2", ...)`.
+
+    Example:
+      >>> print(box(t=(0, 1), **dict.fromkeys(numbered("x", 3), (-1, 1))).coordinates)
+      ('t', 'x1', 'x2', 'x3')
+    """
+    return tuple(f"{letter}{k}" for k in range(1, count + 1))
 
 
 def box(**bounds: tuple[float, float]) -> Box:

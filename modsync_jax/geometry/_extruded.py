@@ -40,7 +40,7 @@ class Extruded:
     @property
     def faces(self) -> tuple[str, ...]:
         """The ends of the interval, and the faces of the shape."""
-        return (*self.interval.faces, *self.shape.faces)
+        return (*(side.name for side in self.interval.sides), *self.shape.faces)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -78,7 +78,7 @@ class Extruded:
           ValueError: no such face.
         """
         with contextlib.suppress(ValueError):
-            return Lid(self, self.interval.face(name))
+            return Lid(self, self.interval.side(name))
         with contextlib.suppress(ValueError):
             return Wall(self, self.shape.face(name))
         raise unknown("face", name, self.faces)

@@ -555,7 +555,7 @@ def as_shape(given: Shape | Box) -> Shape:
             f"shapes have two or three coordinates, got a box of {', '.join(given.coordinates)}; "
             "extruded(shape, t=(0, 1)) adds time"
         )
-    return Cuboid(given, tuple(Side(given.face(name), name) for name in given.faces))
+    return Cuboid(given, tuple(Side(side, side.name) for side in given.sides))
 
 
 def around(coordinates: Sequence[str], points: np.ndarray) -> Box:

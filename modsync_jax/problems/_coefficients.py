@@ -33,3 +33,26 @@ def coefficient(
     value = float(value)
     check_range(name, value, low, high)
     return value
+
+
+def whole(name: str, value: int | float, low: int, high: int) -> int:
+    """Returns a coefficient that counts something, such as dimensions.
+
+    It decides shapes, so it can be neither traced nor unknown.
+
+    Args:
+      name: the coefficient's name.
+      value: a whole number.
+      low: the smallest value for which the problem is valid.
+      high: the largest one.
+
+    Raises:
+      ValueError: any other value.
+      TypeError: a tracer.
+    """
+    if isinstance(value, Start):
+        raise ValueError(f"{name} decides shapes and can't be unknown; give a whole number")
+    if value != int(value):  # JAX's own error for tracers, a TypeError
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    check_range(name, value, low, high)
+    return int(value)

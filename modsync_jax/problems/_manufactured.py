@@ -1,17 +1,13 @@
 """Problems made from their solution."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
-import jax
-import jax.experimental
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from modsync_jax.calculus import Field
 from modsync_jax.problems._base import Problem
+from modsync_jax.problems._double import in_double
 from modsync_jax.sampling import Domain
 
 
@@ -55,20 +51,9 @@ def manufactured(
       [-2.]
     """
     solution = Field(exact, domain.coordinates)
-    at_points = jax.jit(jax.vmap(exact))
 
     def residual(u: Field, x: Array) -> dict[str, Array]:
         forcing = operator(solution, x)
         return {name: value - forcing[name] for name, value in operator(u, x).items()}
 
-    def reference(points: np.ndarray) -> np.ndarray:
-        with _float64():
-            return np.asarray(at_points(jnp.asarray(points, jnp.float64)))
-
-    return Problem(domain=domain, residual=residual, reference=reference, **settings)
-
-
-def _float64() -> AbstractContextManager:
-    """Switches 64-bit types on for this thread alone; JAX has moved the switch."""
-    owner = jax if hasattr(jax, "enable_x64") else jax.experimental
-    return owner.enable_x64(True)
+    return Problem(domain=domain, residual=residual, reference=in_double(exact), **settings)

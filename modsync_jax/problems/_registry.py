@@ -17,11 +17,15 @@ from modsync_jax.calculus import Field
 from modsync_jax.problems import _unknowns as unknowns
 from modsync_jax.problems import (
     allen_cahn,
+    allen_cahn_nd,
+    black_scholes,
     burgers,
     cavity_stream,
     cavity_velocity,
     convection,
+    hamilton_jacobi_bellman,
     heat,
+    heat_nd,
     helmholtz2d,
     helmholtz3d,
     klein_gordon2d,
@@ -29,6 +33,7 @@ from modsync_jax.problems import (
     korteweg_de_vries,
     poisson1d,
     poisson2d,
+    poisson_nd,
     reaction,
     wave,
 )
@@ -38,11 +43,15 @@ from modsync_jax.problems._unknowns import AnyUnknown
 
 _PROBLEMS: Mapping[str, Callable[..., Problem]] = {
     "allen_cahn": allen_cahn.problem,
+    "allen_cahn_nd": allen_cahn_nd.problem,
+    "black_scholes": black_scholes.problem,
     "burgers": burgers.problem,
     "cavity_stream": cavity_stream.problem,
     "cavity_velocity": cavity_velocity.problem,
     "convection": convection.problem,
+    "hamilton_jacobi_bellman": hamilton_jacobi_bellman.problem,
     "heat": heat.problem,
+    "heat_nd": heat_nd.problem,
     "helmholtz2d": helmholtz2d.problem,
     "helmholtz3d": helmholtz3d.problem,
     "klein_gordon2d": klein_gordon2d.problem,
@@ -50,6 +59,7 @@ _PROBLEMS: Mapping[str, Callable[..., Problem]] = {
     "korteweg_de_vries": korteweg_de_vries.problem,
     "poisson1d": poisson1d.problem,
     "poisson2d": poisson2d.problem,
+    "poisson_nd": poisson_nd.problem,
     "reaction": reaction.problem,
     "wave": wave.problem,
 }

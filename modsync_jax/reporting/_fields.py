@@ -17,6 +17,7 @@ from modsync_jax.reporting._drawing import PALETTE, WIDTH, colour_bar, limits, s
 
 _TIMES = 4  # times at which curves over space are drawn
 _ACROSS = 3  # panels of a figure without a reference, and methods of a comparison
+_MANY = 6  # coordinates, from which on not all of those that are held are named
 _SIGNED = 0.05  # share of the range below zero, or above, from which a field counts as signed
 _CLIPPED = 0.99  # quantile of absolute residuals, at which their colours end
 _DECADES = 4  # largest range of the colours for the errors of several methods
@@ -29,7 +30,7 @@ class Plane(NamedTuple):
       free: the indices of the two.
       names: the names of the two.
       where: the values of the others, as text.
-      shape: the shape of the whole grid.
+      shape: the shape of the whole grid, without axes of a single point.
       at: the plane's index in the grid.
       grid: the two coordinates on the plane, `[a, b]` each.
     """
@@ -52,20 +53,27 @@ def planes(arrays: Mapping[str, NDArray]) -> list[Plane]:
     With more than two coordinates, t (the last one if there is no t) is held at three places, and
     any further coordinate in the middle of its range.
     """
-    names, shape = [str(name) for name in arrays["coordinates"]], tuple(arrays["shape"])
+    names, counts = [str(name) for name in arrays["coordinates"]], arrays["shape"]
+    axes = [axis for axis, count in enumerate(counts) if count > 1]
+    shape = tuple(counts[axes])
     grid = arrays["points"].reshape(*shape, len(names))
     held = names.index("t") if "t" in names else len(names) - 1
-    others = [axis for axis in range(len(names)) if axis != held]
+    others = [axis for axis in axes if axis != held]
     free = [0, 1] if len(names) == 2 else others[:2]
-    places = [shape[held] // 4, shape[held] // 2, 3 * shape[held] // 4]
+    places = [counts[held] // 4, counts[held] // 2, 3 * counts[held] // 4]
     made = []
     for place in places if len(names) > 2 else [0]:
         at = tuple(
-            slice(None) if axis in free else place if axis == held else shape[axis] // 2
-            for axis in range(len(names))
+            slice(None) if axis in free else place if axis == held else counts[axis] // 2
+            for axis in axes
         )
         plane = grid[at]
-        fixed = [f"{n} = {plane[0, 0, k]:.3g}" for k, n in enumerate(names) if k not in free]
+        fixed = [
+            f"{n} = {plane[0, 0, k]:.3g}"
+            for k, n in enumerate(names)
+            if k not in free and (k == held or len(names) < _MANY)
+        ]
+        fixed += ["the others in the middle"] if len(names) >= _MANY else []
         made.append(
             Plane(
                 free=free,

@@ -121,7 +121,8 @@ def _figures(run: Run, images: Mapping[str, Path]) -> str:
 def _about_solution(run: Run) -> str:
     d = len(run.config["coordinates"])
     drawn = "Curves" if d == 1 else "Heat maps" if d == 2 else "Slices"
-    what = f"{drawn} of the selected solution on the test grid"
+    place = "on the test grid" if _has_grid(run) else "on planes of two coordinates"
+    what = f"{drawn} of the selected solution {place}"
     if run.result["errors"]:
         return (
             f"{what}. Prediction and reference share one scale; the absolute error has its own. "
@@ -130,6 +131,11 @@ def _about_solution(run: Run) -> str:
     if "residuals" in run.solution:
         return f"{what}, and the residual of each equation. {_about_residuals(run)}"
     return f"{what}. There is no reference to compare it with."
+
+
+def _has_grid(run: Run) -> bool:
+    """Whether the grid of the pictures fills the domain, so that errors are measured on it."""
+    return 1 not in run.solution["shape"] if "shape" in run.solution else True
 
 
 def _about_residuals(run: Run) -> str:
@@ -150,7 +156,7 @@ def _about_history(run: Run) -> str:
     if held_out:
         parts[-1] += ", and their sum on held-out points, the same ones in all rows"
     if run.result["errors"]:
-        parts.append("errors on the test grid")
+        parts.append(f"errors {'on the test grid' if _has_grid(run) else 'at random test points'}")
     if run.family("unknown"):
         parts.append("the unknowns, which should level off")
     if _history.has_rates(run):
@@ -256,7 +262,7 @@ _SECTIONS: Mapping[str, tuple[_Picture, ...]] = {
             "residuals",
             lambda run: "residuals" in run.solution and bool(run.result["errors"]),
             lambda run: _fields.residuals(run.solution),
-            lambda run: f"The residual of each equation on the test grid. {_about_residuals(run)}",
+            lambda run: f"The residual of each equation on the same grid. {_about_residuals(run)}",
         ),
     ),
     "Training": (

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from modsync_jax import diagnostics, methods, networks, sampling
+from modsync_jax import diagnostics, directions, methods, networks, sampling
 from modsync_jax._names import unknown
 from modsync_jax.problems import GROUPINGS, Unknown
 from modsync_jax.training import _optimizers, _phases, _presets
@@ -176,6 +176,12 @@ class TrainConfig:
         0.0, "points count more where the residual is large: vRBA's c, flatter when larger (0: no)"
     )
 
+    laplacian: str = _field(
+        "exact",
+        "how sums of second derivatives over many coordinates are computed: exact, or estimated"
+        " along random directions at each point, hutchinson:16 or stde:16",
+    )
+
     optimizer: str = _field("adam", "base optimiser", tuple(_optimizers.OPTIMIZERS))
     learning_rate: float = _field(1e-3, "peak learning rate of the weights", traceable=True)
     schedule: str = _field("constant", "learning rate over steps", _optimizers.SCHEDULES)
@@ -298,6 +304,10 @@ class TrainConfig:
             raise ConfigError(
                 f"l1 is {self.l1}; {method} has an optimiser of its own, which takes no penalty"
             )
+        try:
+            directions.read(self.laplacian)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if self.masked_layers == "inner" and self.depth < 2:
             raise ConfigError("masked_layers is inner; this needs depth=2 or more")
         try:

@@ -1,5 +1,6 @@
 """The losses of a run, as pure functions of its parameters and a batch, for all of its phases."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from modsync_jax import balancing, blocks, loss_indexed
+from modsync_jax import balancing, blocks, directions, loss_indexed
 from modsync_jax.calculus import Field
 from modsync_jax.diagnostics import Snapshot
 from modsync_jax.problems import RESIDUAL, Problem, Weighted, points_of, term_of
@@ -87,6 +88,7 @@ def build(
 
     def fields(params: PyTree) -> tuple[Field, Mapping[str, Any]]:
         u = field_of(network, problem.coordinates, params["network"])
+        u = dataclasses.replace(u, directions=directions.read(config.laplacian))
         return u, problem.values(params["unknowns"])
 
     block_points = config.block_points or blocks.default_size()

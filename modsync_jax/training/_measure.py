@@ -26,6 +26,8 @@ from modsync_jax.training._state import TrainState, weights_of
 
 PyTree = Any
 _GRID_POINTS = 2**14  # points of the test grid, over all axes
+_GRID_DIMENSIONS = 4  # with more coordinates, errors are those at random points
+_GRID_PLANES = 5  # planes of a grid in more dimensions
 _VALIDATION_POINTS = 2**12
 _DRAWN = 2_000  # points of a term to keep for its picture
 _BLOCKS = 64  # blocks of a layer's mask along each axis, for its picture
@@ -79,13 +81,22 @@ class Clock:
 
 
 def grid_counts(problem: Problem) -> tuple[int, ...]:
-    """Points of the test grid along each coordinate."""
+    """Points of the grid along each coordinate.
+
+    In more than four dimensions no grid fills the domain. It then lies on planes of two
+    coordinates, at five values of t (the last one if there is no t), the rest in the middle.
+    """
     d = len(problem.coordinates)
-    return (round(_GRID_POINTS ** (1 / d)),) * d
+    if d <= _GRID_DIMENSIONS:
+        return (round(_GRID_POINTS ** (1 / d)),) * d
+    held = problem.coordinates.index("t") if "t" in problem.coordinates else d - 1
+    free = [axis for axis in range(d) if axis != held][:2]
+    side = math.isqrt(_GRID_POINTS // _GRID_PLANES)
+    return tuple(_GRID_PLANES if k == held else side if k in free else 1 for k in range(d))
 
 
 def references(problem: Problem, config: TrainConfig) -> dict[str, tuple[Array, Array]]:
-    """Returns points and true values: `validation` points to select, a `test` grid to report."""
+    """Returns points and true values: `validation` points to select, `test` points to report."""
     if problem.reference is None:
         return {}
     key = jax.random.key(2**31 - 1)  # the same points for every run
@@ -112,7 +123,12 @@ def like_references(problem: Problem, config: TrainConfig) -> dict[str, tuple[An
 
 
 def _test_points(problem: Problem) -> np.ndarray:
-    """The points of the test grid that lie in the domain, `[N, d]`."""
+    """Points of the test grid in the domain, `[N, d]`; in many dimensions random ones."""
+    d = len(problem.coordinates)
+    if d > _GRID_DIMENSIONS:
+        key = jax.random.key(2**31 - 2)
+        drawn = problem.domain.sample(key, _GRID_POINTS, sampling.uniform, jnp.float32)
+        return np.asarray(drawn, np.float64)
     points = problem.domain.grid(grid_counts(problem))
     return points[np.asarray(problem.domain.contains(points))]
 

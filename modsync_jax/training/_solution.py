@@ -15,12 +15,13 @@ from flax import linen as nn
 from jax import Array
 
 from modsync_jax import loss_indexed, methods, networks, reporting
+from modsync_jax._names import listed
 from modsync_jax.calculus import Field
 from modsync_jax.problems import Problem
 from modsync_jax.training import _export, _folder
 
 PyTree = Any
-_EVALUATED_AT_ONCE = 2**16  # points at once: 32 MB for each layer of 128 units
+_EVALUATED_AT_ONCE = 2**17  # coordinates of points at once: 64 MB for a derivative by each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Solution:
             outcome += f" at step {self.result['selected_step']:,}"
         within = {n: f" ({low:.4g} to {high:.4g})" for n, (low, high) in self.intervals.items()}
         named = "".join(f", {n} = {v:.4g}{within.get(n, '')}" for n, v in self.unknowns.items())
-        points = f"points [N, {len(self.coordinates)}] of ({', '.join(self.coordinates)})"
+        points = f"points [N, {len(self.coordinates)}] of ({listed(self.coordinates)})"
         return f"Solution: {outcome}{named}\n  {kind} of {self.size:,} parameters\n  u({points})"
 
     @property
@@ -126,7 +127,8 @@ class Solution:
         if points.ndim != 2:
             raise ValueError(f"points have the shape {list(points.shape)}; it must be [N, d]")
         with jax.default_matmul_precision("highest"):
-            chunks = jnp.array_split(points, 1 + len(points) // _EVALUATED_AT_ONCE)
+            at_once = _EVALUATED_AT_ONCE // points.shape[1]
+            chunks = jnp.array_split(points, 1 + len(points) // at_once)
             parts = [function(chunk) for chunk in chunks]
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
