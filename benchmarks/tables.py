@@ -21,6 +21,7 @@ from modsync_jax import reporting
 from modsync_jax.training import _phases
 
 from . import diagnosis as diagnosis_runs
+from . import dimensions as dimension_runs
 from . import estimate as estimate_runs
 from . import frontier as frontier_runs
 from . import intervals as interval_runs
@@ -264,6 +265,11 @@ def intervals(name: str, content: dict) -> list[list[str]]:
     return interval_runs.table(content["rows"])
 
 
+def dimensions(name: str, content: dict) -> list[list[str]]:
+    """A row per problem in many dimensions and way of its second derivatives."""
+    return dimension_runs.table(content["rows"])
+
+
 def metric(file: str, content: dict) -> list[list[str]]:
     """One part of the study of metrics."""
     found = content["rows"]
@@ -430,6 +436,7 @@ KINDS = {
     "diagnosis": diagnosis,
     "frontier": frontier,
     "estimate": estimate,
+    "dimensions": dimensions,
     "intervals": intervals,
     "interaction": interaction,
     "measures": measures,

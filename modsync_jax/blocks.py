@@ -18,21 +18,27 @@ Sum = Callable[[PyTree, PyTree], Array]
 """A function from parameters and points, arrays `[N, ...]`, to a sum over the points."""
 
 _FASTEST = {"cpu": 2048}  # of 512 to 16,384, at 3×50, 5×128 and 5×512
+_IN_MANY_DIMENSIONS = {"cpu": 256}  # of 64 to 2048, at 4×128 and 50 coordinates
 _ELSEWHERE = 2**16  # not measured: enough work for a large device, about 1 GB at 5×128
 
 
-def default_size() -> int:
-    """Returns the default number of points in a block: on CPUs, the fastest one measured."""
-    return _FASTEST.get(jax.default_backend(), _ELSEWHERE)
+def default_size(coordinates: int = 2) -> int:
+    """Returns the default number of points in a block: on CPUs, the fastest one measured.
+
+    Args:
+      coordinates: the number of coordinates of a point; many of them have many derivatives.
+    """
+    fastest = _FASTEST if coordinates <= 4 else _IN_MANY_DIMENSIONS
+    return fastest.get(jax.default_backend(), _ELSEWHERE)
 
 
 def summed(function: Sum, size: int) -> Sum:
     """Returns `function`, computed in blocks where there are more points than `size`.
 
     The result can be differentiated, in forward and reverse mode and repeatedly, with respect to
-    the parameters and the arrays that `function` closes over. The last block is smaller when `size`
-    does not divide N. Under `jax.shard_map` it needs `check_vma=False`: sums start from zeros that
-    vary over no axis.
+    the parameters and the arrays that `function` closes over. Blocks are equal where their number
+    divides N; else the last one is smaller. Under `jax.shard_map` it needs `check_vma=False`: sums
+    start from zeros that vary over no axis.
 
     Args:
       function: from parameters and points, a pytree of arrays whose leading axis is any number of
@@ -53,8 +59,10 @@ def summed(function: Sum, size: int) -> Sum:
         count = len(jax.tree.leaves(points)[0])
         if count <= size:
             return function(params, points)
-        whole = count - count % size
-        blocks = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), points)
+        some = -(-count // size)
+        each = size if count % some else count // some  # equal blocks need no second program
+        whole = count - count % each
+        blocks = jax.tree.map(lambda x: x[:whole].reshape(-1, each, *x.shape[1:]), points)
         total = _scanned(function, params, blocks)
         if whole < count:
             total += function(params, jax.tree.map(lambda x: x[whole:], points))

@@ -254,8 +254,12 @@ def _estimated(
     slopes: Any = jax.jacrev(u.apply)(x) if wanted else None
 
     def total(operator: Operator, found: Operator) -> Any:
-        terms = [c * slopes[:, order[0]] for order, c in operator.items() if is_slope(order)]
-        return sum([*terms, next(values)] if found else terms)
+        terms = [next(values)] if found else []
+        steep = {order[0]: c for order, c in operator.items() if is_slope(order)}
+        if steep:
+            factors = jnp.stack([jnp.asarray(c, x.dtype) for c in steep.values()])
+            terms.append(jnp.sum(factors * slopes[:, jnp.array(list(steep))], axis=-1))
+        return sum(terms)
 
     return tuple(map(total, operators, along))
 

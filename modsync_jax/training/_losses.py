@@ -91,7 +91,7 @@ def build(
         u = dataclasses.replace(u, directions=directions.read(config.laplacian))
         return u, problem.values(params["unknowns"])
 
-    block_points = config.block_points or blocks.default_size()
+    block_points = config.block_points or blocks.default_size(len(problem.coordinates))
     plain = problem.objectives(fields, config.objectives, config.loss_weights, block_points, place)
     names = tuple(sorted(plain))
     groups = problem.objective_terms(config.objectives)
