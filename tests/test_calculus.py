@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from modsync_jax.calculus import Field, directional, divergence, gradient, laplacian, partials
+from modsync_jax.sampling import numbered
 
 ROUNDING = 1e-12  # float64: a few hundred operations on values of order 1 to 10
 
@@ -118,3 +119,25 @@ def test_mistakes_are_named():
         partials(field, jnp.zeros((5, 2)), "x")
     with pytest.raises(ValueError, match=r"field of shape \(1,\), but u has shape \(2,\)"):
         divergence(field, x, over="x")
+
+
+def test_numbered_coordinates_are_told_apart(x64):
+    names = ("t", *numbered("x", 12))
+    field = Field(lambda p: jnp.stack([p[1] * p[12] ** 2, p[0] * p[2] ** 3]), names)
+    x = jnp.linspace(1.0, 3.0, 13)
+    x1x12, x12x12, mixed, x2x2 = partials(field, x, "x1x12", "x12x12", "x12x1", "x2x2")
+    np.testing.assert_allclose(x1x12, [2 * x[12], 0], atol=ROUNDING)
+    np.testing.assert_allclose(mixed, x1x12, atol=0)
+    np.testing.assert_allclose(x12x12, [2 * x[1], 0], atol=ROUNDING)
+    np.testing.assert_allclose(x2x2, [0, 6 * x[0] * x[2]], atol=ROUNDING)
+    np.testing.assert_allclose(laplacian(field, x, over="x2x12"), x12x12 + x2x2, atol=ROUNDING)
+    np.testing.assert_allclose(
+        divergence(field, x, over="x12x2"), 2 * x[1] * x[12] + 3 * x[0] * x[2] ** 2
+    )
+
+
+@pytest.mark.parametrize("name", ["x", "x13", "1", "x1 x2"])
+def test_what_is_no_numbered_coordinate_is_named(name):
+    field = Field(lambda p: p[:1], numbered("x", 12))
+    with pytest.raises(ValueError, match="unknown coordinate"):
+        partials(field, jnp.ones(12), name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modsync_jax import sampling
-from modsync_jax.sampling import box
+from modsync_jax.sampling import box, numbered
 
 BOX = box(t=(0, 2), x=(-1, 3), y=(-math.pi, math.pi))
 
@@ -104,7 +104,7 @@ def test_box_knows_its_moments():
     assert BOX.std == pytest.approx([2 / 12**0.5, 4 / 12**0.5, 2 * math.pi / 12**0.5])
 
 
-@pytest.mark.parametrize("name", BOX.faces)
+@pytest.mark.parametrize("name", [side.name for side in BOX.sides])
 def test_faces_hold_their_points_exactly_and_point_outward(name):
     face = BOX.face(name)
     points = face.sample(jax.random.key(0), 64, sampling.latin_hypercube)
@@ -126,14 +126,14 @@ def test_faces_hold_their_points_exactly_and_point_outward(name):
 
 
 def test_faces_are_found_by_rounded_numbers_and_spaces():
-    assert BOX.face("y = 3.14159") == BOX.face(BOX.faces[-1])
+    assert BOX.face("y = 3.14159") == BOX.sides[-1]
     assert BOX.face("x=-1.0").side == -1
     assert box(x=(1e6, 1e6 + 1)).face("x=1000001").side == 1
 
 
 @pytest.mark.parametrize("name", ["x=0", "z=0", "x", "x=left", ""])
 def test_a_face_that_does_not_exist_lists_those_that_do(name):
-    with pytest.raises(ValueError, match=r"unknown face .*known: t=0, t=2, x=-1, x=3, y=-3.14159"):
+    with pytest.raises(ValueError, match=r"unknown face .*known: boundary, t=0, t=2, x=-1, x=3, y=-3.14159"):
         BOX.face(name)
 
 
@@ -151,15 +151,71 @@ def test_grid_is_regular_with_its_boundary():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: box(), "coordinates must be distinct single letters"),
-        (lambda: box(time=(0, 1)), "coordinates must be distinct single letters"),
+        (lambda: box(), "coordinates must be distinct letters"),
+        (lambda: box(time=(0, 1)), "or letters with a number such as x12"),
         (lambda: box(t=(1, 0)), r"bounds of t must be finite and increasing, got \(1.0, 0.0\)"),
         (lambda: box(t=(0, math.inf)), "bounds of t must be finite"),
         (lambda: box(t=1), "bounds of t must be two numbers, lower and upper, got 1"),
-        (lambda: box(t=(0, 1)).grid((1,)), "a count of at least 2 for each of t"),
-        (lambda: box(t=(0, 1)).grid((3, 3)), "a count of at least 2 for each of t"),
+        (lambda: box(t=(0, 1)).grid((0,)), "a count of at least 1 for each of t"),
+        (lambda: box(t=(0, 1)).grid((3, 3)), "a count of at least 1 for each of t"),
     ],
 )
 def test_bad_boxes_and_grids_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+SPACE = box(t=(0, 2), x=(0, 1), y=(-1, 3))
+
+
+def on_boundary(count, sampler=sampling.uniform):
+    """Points of the boundary in space, the axis and the side of each."""
+    points = np.asarray(SPACE.face("boundary").sample(jax.random.key(0), count, sampler))
+    gaps = np.abs(np.stack([points - SPACE.lower, points - SPACE.upper], axis=1))
+    side, axis = np.unravel_index(np.argmin(gaps.reshape(count, -1), axis=1), (2, 3))
+    return points, axis, side
+
+
+@pytest.mark.parametrize("name", sorted(sampling.SAMPLERS))
+def test_the_boundary_of_a_box_is_drawn_by_area(name):
+    """Sides of x have the area 4 times 2, and those of y 1 times 2; t has none."""
+    points, axis, side = on_boundary(8_000, sampling.SAMPLERS[name])
+    found = np.array([[np.sum((axis == k) & (side == s)) for s in (0, 1)] for k in range(3)])
+    expected = np.array([[0, 0], [3_200, 3_200], [800, 800]])
+    assert found.sum() == 8_000
+    statistic = np.sum((found - expected)[1:] ** 2 / expected[1:])
+    assert statistic < 16.3  # χ² of three degrees of freedom: once in a thousand
+    assert np.all(found[0] == 0)
+    # On each side points are uniform: the means of t and of the other coordinate.
+    for of, other in ((1, 2), (2, 1)):
+        own = points[axis == of]
+        assert own[:, 0].mean() == pytest.approx(1.0, abs=0.06)  # 4 standard errors of 1,600 points
+        middle = (SPACE.lower[other] + SPACE.upper[other]) / 2
+        width = SPACE.upper[other] - SPACE.lower[other]
+        assert own[:, other].mean() == pytest.approx(middle, abs=0.03 * width)
+
+
+def test_points_of_the_boundary_lie_on_it_and_normals_point_outward():
+    points, axis, side = on_boundary(200)
+    bounds = np.array([SPACE.lower, SPACE.upper])
+    np.testing.assert_array_equal(points[np.arange(200), axis], bounds[side, axis])
+    normals = np.asarray(jax.vmap(SPACE.face("boundary").normal)(jnp.asarray(points)))
+    expected = np.zeros((200, 3))
+    expected[np.arange(200), axis] = 2 * side - 1
+    np.testing.assert_array_equal(normals, expected)
+
+
+def test_a_box_of_time_alone_has_no_boundary_in_space():
+    assert box(t=(0, 1)).faces == ("t=0", "t=1")
+    with pytest.raises(ValueError, match="unknown face 'boundary'"):
+        box(t=(0, 1)).face("boundary")
+
+
+def test_a_grid_with_single_points_lies_in_the_middle_of_these_axes():
+    many = box(**dict.fromkeys(numbered("x", 80), (0, 4)))
+    points = many.grid((2, *[1] * 78, 3))
+    assert points.shape == (6, 80)
+    np.testing.assert_array_equal(points[:, 1:-1], 2.0)
+    np.testing.assert_array_equal(
+        points[:, [0, -1]], [(0, 0), (0, 2), (0, 4), (4, 0), (4, 2), (4, 4)]
+    )

@@ -4,8 +4,9 @@ u_t = Δu + u - u³,  t in [0, 1],  x in [-1, 1]^d,  u given at t = 0 and on the
 u = (1 + tanh(s/√8 + 3t/4)) / 2,  s = (x_1 + ... + x_d) / √d
 """
 
+import math
+
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from modsync_jax.calculus import Field, partials
@@ -18,7 +19,7 @@ from modsync_jax.sampling import box, numbered
 
 def exact(x: Array) -> Array:
     """Returns the solution `[1]` at a point `[1 + d]`, (t, x1, ..., xd)."""
-    along = jnp.sum(x[1:], keepdims=True) / np.sqrt(8 * (len(x) - 1))
+    along = jnp.sum(x[1:], keepdims=True) / math.sqrt(8 * (len(x) - 1))
     return (1 + jnp.tanh(along + 0.75 * x[:1])) / 2
 
 

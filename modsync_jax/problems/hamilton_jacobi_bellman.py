@@ -8,6 +8,8 @@ The expectation is 2 ∫ exp(-s - s|x|²/q) q^(-d/2) ds over s > 0, q = 1 + 4(1 
 integral of exp(-sy), and squared lengths of Gaussian vectors have this Laplace transform.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def exact(x: Array) -> Array:
     spread = 4 * jnp.maximum(1 - x[0], 0) * s
     logs = jnp.asarray(_LOGS, x.dtype) - s * (1 + jnp.sum(x[1:] ** 2) / (1 + spread))
     logs = logs - (len(x) - 1) / 2 * jnp.log1p(spread)
-    return -jax.nn.logsumexp(logs, keepdims=True) - np.log(2 * _STEP)
+    return -jax.nn.logsumexp(logs, keepdims=True) - math.log(2 * _STEP)
 
 
 def residual(u: Field, x: Array) -> dict[str, Array]:

@@ -80,6 +80,42 @@ def heat(p, diffusivity=0.4):
     return jnp.exp(-diffusivity * jnp.pi**2 * p[:1]) * jnp.sin(jnp.pi * p[1:])
 
 
+def poisson_nd(p, dimension=10):
+    pairs = jnp.stack([p[:-1], p[1:]], axis=1)
+    return jnp.mean(
+        jax.vmap(lambda ab: jnp.sin(ab @ jnp.array([1, jnp.cos(ab[0])]) + jnp.cos(ab[1])))(pairs)
+    )[None]
+
+
+def heat_nd(p, dimension=10, diffusivity=1.0):
+    return (p[1:] @ p[1:] / dimension + 2 * diffusivity * p[0])[None]
+
+
+def allen_cahn_nd(p, dimension=10):
+    """The front as a logistic function."""
+    normal = jnp.full(dimension, dimension**-0.5)
+    return jax.nn.sigmoid((p[1:] @ normal + 3 / np.sqrt(2) * p[0]) / np.sqrt(2))[None]
+
+
+def hamilton_jacobi_bellman(p, dimension=10):
+    """Cole and Hopf's form, by the trapezoidal rule over two lengths of the Brownian motion.
+
+    z is its component along x, and w the length of the others, whose density is even in w for an
+    even dimension. The integrand's poles are 0.7 from the real axes, so that the rule's error is
+    exp(-2π 0.7/0.15) = 1e-13.
+    """
+    z, w = jnp.arange(-8.55, 8.6, 0.15)[:, None], jnp.arange(0.075, 12.0, 0.15)
+    density = jnp.exp(-(z**2 + w**2) / 2) * w ** (dimension - 2)
+    scale = jnp.sqrt(2 * (1 - p[0]) + 1e-300)  # differentiable where no time is left
+    distance = jnp.sqrt(p[1:] @ p[1:] + 1e-300)
+    goal = 2 / (1 + (distance + scale * z) ** 2 + (scale * w) ** 2)
+    return -jnp.log(jnp.sum(density * goal) / jnp.sum(density))[None]
+
+
+def black_scholes(p, dimension=10, volatility=0.4, rate=0.05):
+    return jnp.exp((rate + volatility**2) * (1 - p[:1]) + jnp.log(p[1:] @ p[1:] / dimension))
+
+
 def table(start, oscillation, rest, points, degree):
     """Coefficients `[degree + 1, modes]` of T_j(2t - 1) exp(iπkx), by SciPy's DOP853.
 
@@ -213,6 +249,11 @@ def away_from_the_kink(points):
 # references in time; a residual multiplies the tables' own 1e-9 by rates of up to 1e3.
 # Of the kink at Allen-Cahn's start, the table leaves out Σ 8/(πk)² over k > 512 = 1.6e-3 at most.
 ROWS = {
+    "allen_cahn_nd": Row(allen_cahn_nd, {"dimension": 2}),
+    "black_scholes": Row(black_scholes, {"dimension": 3, "volatility": 0.2, "rate": -0.1}),
+    "hamilton_jacobi_bellman": Row(hamilton_jacobi_bellman, {"dimension": 4}),
+    "heat_nd": Row(heat_nd, {"dimension": 1, "diffusivity": 0.3}),
+    "poisson_nd": Row(poisson_nd, {"dimension": 3}),
     "allen_cahn": Row(
         allen_cahn,
         {"diffusivity": 2e-4},
@@ -255,6 +296,15 @@ def sample(name):
     return jax.device_get(jax.jit(problems.get(name).sample)(jax.random.key(0)))
 
 
+def batch_of(problem):
+    """Points of every term in float64; fewer where the dimension is a coefficient."""
+    if "dimension" in problem.coefficients:
+        drawn = problem.sample(jax.random.key(0), dict.fromkeys(problem.terms, 100))
+    else:
+        drawn = sample(problem.name)
+    return {term: jnp.asarray(points, jnp.float64) for term, points in drawn.items()}
+
+
 def with_shock(points):
     """Adds points in the shock of Burgers, which a grid or a random sample rarely meets."""
     t, x = jnp.linspace(0.4, 1, 200), jnp.linspace(-0.02, 0.02, 200)
@@ -294,9 +344,7 @@ def test_so_it_does_at_other_coefficients(x64, name):
 
 
 def check_residuals(problem, row):
-    batch = {
-        term: jnp.asarray(points, jnp.float64) for term, points in sample(problem.name).items()
-    }
+    batch = batch_of(problem)
     if problem.name == "burgers":
         batch["residual"] = with_shock(batch["residual"])
     residuals = jax.jit(lambda batch: pointwise(problem, row, batch))(batch)
@@ -358,9 +406,9 @@ def test_the_reference_is_the_exact_solution_on_a_grid_with_its_boundary(x64, na
     for coefficients in ({}, row.others):
         problem = problems.get(name, **coefficients)
         # 43: between the time levels of the numerical references.
-        points = problem.domain.grid(
-            {1: (1001,), 2: (43, 41), 3: (15, 15, 15)}[len(problem.coordinates)]
-        )
+        d = len(problem.coordinates)
+        counts = {1: (1001,), 2: (43, 41), 3: (15, 15, 15)}.get(d, ((3,) * 5 + (1,) * d)[:d])
+        points = problem.domain.grid(counts)
         if name == "burgers":
             points = np.asarray(with_shock(points))
         exact = jax.jit(jax.vmap(partial(row.exact, **coefficients)))(points)
@@ -378,11 +426,17 @@ def test_every_coefficient_has_another_value(name):
     assert all(problem.coefficients[c] != others[c] for c in others)
 
 
-@VARIED
+def traceable(row):
+    """Other values of the coefficients that may be traced: a dimension may not."""
+    return {c: value for c, value in row.others.items() if c != "dimension"}
+
+
+@pytest.mark.parametrize("name", [name for name, row in sorted(ROWS.items()) if traceable(row)])
 @pytest.mark.long
 def test_traced_coefficients_are_as_good_as_numbers(x64, name):
     """Mapped over, in one program; and a problem that is made inside of one."""
-    default, others = problems.get(name).coefficients, ROWS[name].others
+    default, others = problems.get(name).coefficients, traceable(ROWS[name])
+    default = {c: default[c] for c in others}
     values = [default, *({**default, c: other} for c, other in others.items())]
     stacked = {c: jnp.array([value[c] for value in values]) for c in values[0]}
     batch = {term: jnp.asarray(points[:5], jnp.float64) for term, points in sample(name).items()}
@@ -462,6 +516,11 @@ def test_samples_lie_where_they_belong(name):
         assert points.dtype == np.float32
         assert np.all((points >= np.array(domain.lower)) & (points <= np.array(domain.upper)))
     for term, condition in problem.conditions.items():
+        if condition.face == "boundary":
+            first = problem.coordinates.index("t") + 1 if "t" in problem.coordinates else 0
+            on_bound = (batch[term] == np.array(domain.lower)) | (batch[term] == domain.upper)
+            assert np.all(np.any(on_bound[:, first:], axis=1))
+            continue
         face = domain.face(condition.face)
         assert np.all(batch[term][:, face.axis] == face.bound)
 
