@@ -36,7 +36,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modsync_jax import problems, reporting
+from benchmarks.rows import PROBLEMS
+from modsync_jax import reporting
 
 RESULTS = Path(__file__).parent / "results"
 EXPONENTIAL = {"schedule": "exponential", "decay_rate": 0.9, "decay_steps": 1000}
@@ -109,7 +110,7 @@ def battery() -> Study:
     """Every problem with its defaults and one small network, as a guide for the reader."""
     size = {"width": 50, "depth": 4, "steps": 10_000, **EXPONENTIAL}
     methods = ("sum", "lra", "dcgd")
-    return [(p, name, {"method": name, **size}) for p in problems.names() for name in methods]
+    return [(p, name, {"method": name, **size}) for p in PROBLEMS for name in methods]
 
 
 def adapters() -> Study:

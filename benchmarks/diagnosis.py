@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import inverse, machine
 from benchmarks.accuracy import EXPONENTIAL
+from benchmarks.rows import PROBLEMS
 from modsync_jax import problems, training
 from modsync_jax.problems import Problem
 
@@ -39,7 +40,7 @@ def row(name: str, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--problems", default=",".join([*problems.names(), *INVERSE]))
+    parser.add_argument("--problems", default=",".join([*PROBLEMS, *INVERSE]))
     parser.add_argument("--seeds", default="0")
     args = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []

@@ -40,13 +40,6 @@ from . import machine, rows
 from .step_time import interval, ours, seconds_per_step
 
 RESULTS = Path(__file__).parent / "results" / "dimensions.json"
-PROBLEMS = (
-    "poisson_nd",
-    "heat_nd",
-    "allen_cahn_nd",
-    "hamilton_jacobi_bellman",
-    "black_scholes",
-)
 WAYS = ("exact", *(f"{kind}:16" for kind in directions.KINDS))
 EDGES = ("left", "right", "bottom", "top")
 ROUNDS, DRAWS, STEPS = 15, 32, 1_000
@@ -124,7 +117,9 @@ def table(found: Sequence[rows.Row]) -> list[list[str]]:
     """A row per problem, dimension and way."""
     head = ["problem", "d", "second derivatives", "step over 2D", "spread", "bias"]
     lines = [[*head, "error", "seconds", "peak MB"]]
-    for row in sorted(found, key=lambda r: (PROBLEMS.index(r["problem"]), int(r["dimension"]))):
+    for row in sorted(
+        found, key=lambda r: (rows.MANY_DIMENSIONS.index(r["problem"]), int(r["dimension"]))
+    ):
         step, low, high = row["step"]
         noise = [f"{row['spread']:.2g}", f"{row['bias']:.3f}"]
         if row["laplacian"] == "exact":
@@ -138,7 +133,7 @@ def table(found: Sequence[rows.Row]) -> list[list[str]]:
 def main() -> None:
     """Trains what is missing, and shows the table."""
     runs, cores = rows.asked(
-        __doc__, one, seeds=1, problem=PROBLEMS, dimension=["50"], laplacian=WAYS
+        __doc__, one, seeds=1, problem=rows.MANY_DIMENSIONS, dimension=["50"], laplacian=WAYS
     )
     rows.fill(
         "benchmarks.dimensions",

@@ -40,7 +40,7 @@ _STARTED = time.time()  # before anything slow is imported
 
 from matplotlib.figure import Figure  # noqa: E402
 
-from modsync_jax import problems, reporting  # noqa: E402
+from modsync_jax import reporting  # noqa: E402
 from modsync_jax.training import PRESETS  # noqa: E402
 
 from . import machine, rows  # noqa: E402
@@ -94,9 +94,7 @@ PACKAGES = {"ssbroyden-optimistix": "optimistix_peer", "jno": "jno_peer"}
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     usual = [peer for peer in PEERS if peer != "jno"]  # it has an environment of its own
-    runs, cores = rows.asked(
-        __doc__, _one, minutes=5.0, seeds=5, problem=problems.names(), peer=usual
-    )
+    runs, cores = rows.asked(__doc__, _one, minutes=5.0, seeds=5, problem=rows.PROBLEMS, peer=usual)
     rows.fill("benchmarks.frontier", RESULTS, runs, cores, _line)
     pictures()
 

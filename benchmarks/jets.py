@@ -20,6 +20,7 @@ import jax
 from jax import Array
 
 from benchmarks import machine
+from benchmarks.rows import PROBLEMS
 from benchmarks.step_time import interval, ours, seconds_per_step
 from modsync_jax import problems
 from modsync_jax.calculus import Field
@@ -52,7 +53,7 @@ def measure(name: str, depth: int, width: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--problems", default=",".join(problems.names()))
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
     parser.add_argument("--sizes", default="4x50,5x128")
     parser.add_argument("--rounds", type=int, default=31)
     args = parser.parse_args()

@@ -21,7 +21,6 @@ from typing import Any
 
 _STARTED = time.time()  # before anything slow is imported
 
-from modsync_jax import problems  # noqa: E402
 
 from . import frontier, machine, rows  # noqa: E402
 
@@ -43,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Runs what is missing, each run in a process of its own."""
     runs, cores = rows.asked(
-        __doc__, _one, minutes=2.0, seeds=1, problem=problems.names(), change=CHANGES
+        __doc__, _one, minutes=2.0, seeds=1, problem=rows.PROBLEMS, change=CHANGES
     )
     begun = [run for run in runs if _before(run["problem"], run["seed"]).exists()]
     rows.fill("benchmarks.limits", RESULTS, begun, cores, _line)

@@ -21,7 +21,20 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from modsync_jax import problems
+
 Row = dict[str, Any]
+
+
+# Benchmarks of problems take these by default; `dimensions.py` has those of many dimensions.
+MANY_DIMENSIONS = (
+    "poisson_nd",
+    "heat_nd",
+    "allen_cahn_nd",
+    "hamilton_jacobi_bellman",
+    "black_scholes",
+)
+PROBLEMS = tuple(name for name in problems.names() if name not in MANY_DIMENSIONS)
 
 
 def load(path: Path) -> list[Row]:

@@ -475,16 +475,75 @@ _ENTRIES = (
         "2021",
         _NEURIPS,
     ),
+    _arxiv(
+        "hutchinson",
+        "Hu, Zheyuan and Shi, Zekun and Karniadakis, George Em and Kawaguchi, Kenji",
+        "{Hutchinson} Trace Estimation for High-Dimensional and High-Order Physics-Informed Neural"
+        " Networks",
+        "2023",
+        "2312.14499",
+    ),
+    _arxiv(
+        "stde",
+        "Shi, Zekun and Hu, Zheyuan and Lin, Min and Kawaguchi, Kenji",
+        "Stochastic {Taylor} Derivative Estimator: Efficient amortization for arbitrary"
+        " differential operators",
+        "2024",
+        "2412.00088",
+    ),
+    _arxiv(
+        "sdgd",
+        "Hu, Zheyuan and Shukla, Khemraj and Karniadakis, George Em and Kawaguchi, Kenji",
+        "Tackling the Curse of Dimensionality with Physics-Informed Neural Networks",
+        "2023",
+        "2307.12306",
+    ),
+    _arxiv(
+        "kolmogorov",
+        "Beck, Christian and Becker, Sebastian and Grohs, Philipp and Jaafari, Nor and Jentzen,"
+        " Arnulf",
+        "Solving the {Kolmogorov} {PDE} by means of deep learning",
+        "2018",
+        "1806.00421",
+    ),
+    _arxiv(
+        "deep_bsde",
+        "E, Weinan and Han, Jiequn and Jentzen, Arnulf",
+        "Deep learning-based numerical methods for high-dimensional parabolic partial differential"
+        " equations and backward stochastic differential equations",
+        "2017",
+        "1706.04702",
+    ),
+    _arxiv(
+        "hjb_losses",
+        "Wang, Chuwei and Li, Shanda and He, Di and Wang, Liwei",
+        "Is {L2} Physics-Informed Loss Always Suitable for Training Physics-Informed Neural"
+        " Network?",
+        "2022",
+        "2206.02016",
+    ),
+    _arxiv(
+        "fbsnn",
+        "Raissi, Maziar",
+        "Forward-Backward Stochastic Neural Networks: Deep Learning of High-dimensional Partial"
+        " Differential Equations",
+        "2018",
+        "1804.07010",
+    ),
 )
 ENTRIES: Mapping[str, Entry] = {entry.key: entry for entry in _ENTRIES}
 
 _PROBLEMS: Mapping[str, tuple[str, ...]] = {
     "allen_cahn": ("pinn",),
+    "allen_cahn_nd": ("deep_bsde",),
+    "black_scholes": ("fbsnn",),
     "burgers": ("burgers", "dcgd"),
     "cavity_stream": ("lra", "ghia"),
     "cavity_velocity": ("lra", "ghia"),
     "convection": ("failure_modes",),
+    "hamilton_jacobi_bellman": ("deep_bsde", "hjb_losses"),
     "heat": ("deepxde",),
+    "heat_nd": ("kolmogorov",),
     "helmholtz2d": ("lra", "dcgd"),
     "helmholtz3d": ("modsync",),
     "klein_gordon2d": ("lra", "dcgd"),
@@ -492,6 +551,7 @@ _PROBLEMS: Mapping[str, tuple[str, ...]] = {
     "korteweg_de_vries": ("pinn",),
     "poisson1d": ("lra",),
     "poisson2d": (),
+    "poisson_nd": ("sdgd",),
     "reaction": ("failure_modes",),
     "wave": ("ntk",),
 }
@@ -523,6 +583,8 @@ _OPTIMIZER: Mapping[str, str] = {
     "balance": "ntk",
     "causal": "causal",
     "attention": "vrba",
+    "hutchinson": "hutchinson",
+    "stde": "stde",
 }
 
 
@@ -599,4 +661,6 @@ def of_run(config: Mapping[str, Any], optimizers: Iterable[str]) -> str:
     used = [name for name in _NETWORK if ours and (config["network"] == name or settings.get(name))]
     known = config["problem"] if config["problem"] in _PROBLEMS else ""
     weights = [name for name in ("balance", "causal", "attention") if config.get(name)]
-    return bibtex(config["method"], known, used, [*optimizers, *weights])
+    way, _, directions = config.get("laplacian", "exact").partition(":")
+    estimates = [way] if directions else []
+    return bibtex(config["method"], known, used, [*optimizers, *weights, *estimates])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import estimate, intervals, metric, rows, tables
+from benchmarks.rows import PROBLEMS
 from modsync_jax import optimizers, problems, reporting
 from modsync_jax.training import TrainConfig, _estimate, _losses, _step
 
@@ -370,6 +371,6 @@ def test_a_table_of_estimates_counts_those_within_a_factor_of_three(tmp_path, mo
 
 def test_runs_tell_the_reliability_that_was_measured():
     rows = json.loads((tables.RESULTS / "estimate.json").read_text())["rows"]
-    assert len({row["run"] for row in rows}) == len(rows) == len(problems.names())
+    assert len({row["run"] for row in rows}) == len(rows) == len(PROBLEMS)
     count = estimate.near(rows, "step")
     assert _estimate.RELIABILITY.endswith(f"on {count} of {len(rows)} problems")

@@ -147,7 +147,7 @@ def test_every_sensible_combination_is_a_name():
 
 
 def test_every_part_problem_and_entry_has_its_source():
-    from modsync_jax import problems
+    from modsync_jax import directions, problems
     from modsync_jax.training import _phases
 
     used = set()
@@ -160,6 +160,7 @@ def test_every_part_problem_and_entry_has_its_source():
     network.append("omega")
     used |= set(citations.keys("sum", network=network))
     others = ["momentum", "sketch", "rad", "r3", "balance", "causal", "attention"]
+    others += directions.KINDS
     used |= set(citations.keys("sum", optimizer=[*_phases.KINDS, *others]))
     assert used == set(citations.ENTRIES)  # no entry that nothing leads to
 

@@ -133,7 +133,9 @@ def test_faces_are_found_by_rounded_numbers_and_spaces():
 
 @pytest.mark.parametrize("name", ["x=0", "z=0", "x", "x=left", ""])
 def test_a_face_that_does_not_exist_lists_those_that_do(name):
-    with pytest.raises(ValueError, match=r"unknown face .*known: boundary, t=0, t=2, x=-1, x=3, y=-3.14159"):
+    with pytest.raises(
+        ValueError, match=r"unknown face .*known: boundary, t=0, t=2, x=-1, x=3, y=-3.14159"
+    ):
         BOX.face(name)
 
 

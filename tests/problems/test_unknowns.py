@@ -106,7 +106,9 @@ def field(problem):
     return Field(lambda x: jnp.sin(scales * jnp.sum(x)), problem.coordinates)
 
 
-COEFFICIENTS = [(n, c) for n in problems.names() for c in problems.get(n).coefficients]
+COEFFICIENTS = [
+    (n, c) for n in problems.names() for c in problems.get(n).coefficients if c != "dimension"
+]
 MARKS = {  # what each problem's coefficients stand in; the others take a minute
     ("heat", "diffusivity"): [],
     ("burgers", "viscosity"): [pytest.mark.long],
@@ -141,6 +143,13 @@ def test_any_coefficient_of_any_problem_can_be_unknown(name, coefficient):
     assert any(np.any(slope != 0) for slope in jax.tree.leaves(slopes))
     points = np.asarray(batch["residual"])
     np.testing.assert_array_equal(problem.reference(points), known.reference(points))
+
+
+def test_a_coefficient_that_counts_cannot_be_unknown():
+    with pytest.raises(ValueError, match="dimension decides shapes and can't be unknown"):
+        problems.get("heat_nd", dimension=Unknown(3.0))
+    with pytest.raises(ValueError, match="dimension must be a whole number, got 2.5"):
+        problems.get("heat_nd", dimension=2.5)
 
 
 def test_without_the_truth_there_is_no_reference():
