@@ -40,6 +40,7 @@ def near(point, count):
     return point + 1e-12 * jnp.arange(count)[:, None]
 
 
+@pytest.mark.long
 @KINDS
 @pytest.mark.parametrize("coefficients", [EQUAL, OTHERS], ids=["equal", "others"])
 @pytest.mark.parametrize("takes_jets", [True, False], ids=["jets", "nested"])
@@ -53,6 +54,7 @@ def test_the_mean_of_estimates_is_the_sum(x64, kind, coefficients, takes_jets):
     assert np.all(np.abs(found.mean(axis=0) - true) < 5 * spread / np.sqrt(4_000))
 
 
+@pytest.mark.long
 def test_variances_are_those_of_the_papers(x64):
     """Of the mixed derivatives along signs, of the pure ones along coordinates."""
     hessian = np.random.default_rng(0).normal(size=(D, D))
@@ -76,6 +78,7 @@ def test_variances_are_those_of_the_papers(x64):
         assert np.var(found(points)) == pytest.approx(variance, rel=0.05)
 
 
+@pytest.mark.long
 @KINDS
 def test_all_else_stays_exact(x64, kind):
     """Values, first and mixed derivatives, and sums with no more terms than directions."""
@@ -86,6 +89,7 @@ def test_all_else_stays_exact(x64, kind):
     np.testing.assert_allclose(jnp.stack(found), jnp.stack(true), atol=1e-12)
 
 
+@pytest.mark.long
 @KINDS
 def test_an_operator_is_the_sum_of_its_exact_and_its_estimated_part(x64, kind):
     _, u, point = fields(kind, 3)
@@ -133,6 +137,7 @@ def test_signs_are_independent_and_fair():
     assert np.abs(correlations).max() < 6 / np.sqrt(4_000)
 
 
+@pytest.mark.long
 @KINDS
 def test_gradients_by_parameters_are_those_of_the_estimate(x64, kind):
     module, variables, point = network()

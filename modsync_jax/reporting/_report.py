@@ -121,7 +121,8 @@ def _figures(run: Run, images: Mapping[str, Path]) -> str:
 def _about_solution(run: Run) -> str:
     d = len(run.config["coordinates"])
     drawn = "Curves" if d == 1 else "Heat maps" if d == 2 else "Slices"
-    place = "on the test grid" if _has_grid(run) else "on planes of two coordinates"
+    planes = "on planes of two coordinates; errors above are those at random points of the domain"
+    place = "on the test grid" if _has_grid(run) else planes
     what = f"{drawn} of the selected solution {place}"
     if run.result["errors"]:
         return (

@@ -52,6 +52,21 @@ def test_three_coordinates_are_slices_in_time_that_say_where(make_run):
     np.testing.assert_allclose(last.get_array(), expected, atol=1e-12)  # float64 sums
 
 
+def test_of_many_coordinates_one_is_named_beside_the_plane():
+    names = ("t", *(f"x{k}" for k in range(1, 8)))
+    counts = np.array([5, 3, 4, 1, 1, 1, 1, 1])
+    t, x1, x2 = np.meshgrid(*(np.linspace(0, 1, n) for n in counts[:3]), indexing="ij")
+    points = np.full((60, 8), 0.5)
+    points[:, 0], points[:, 1], points[:, 2] = t.ravel(), x1.ravel(), x2.ravel()
+    planes = _fields.planes({"coordinates": np.array(names), "shape": counts, "points": points})
+    middle = "the others in the middle"
+    assert [plane.where for plane in planes] == [f"t = {k}, {middle}" for k in (0.25, 0.5, 0.75)]
+    for plane, time in zip(planes, (0.25, 0.5, 0.75), strict=True):
+        assert plane.names == ("x1", "x2")
+        np.testing.assert_array_equal(plane.of(points[:, 0]), np.full((3, 4), time))
+        np.testing.assert_array_equal(plane.of(points[:, 2]), plane.grid[1])
+
+
 @pytest.mark.long
 def test_more_coordinates_are_held_in_the_middle():
     counts = (3, 5, 3, 3)
