@@ -181,7 +181,8 @@ def _operator(term: Terms, axes: tuple[str, ...]) -> Operator:
             if coordinate not in axes:
                 raise unknown("coordinate", coordinate, axes)
         order = tuple(sorted(map(axes.index, along)))
-        operator[order] = operator.get(order, 0.0) + coefficient  # "tx" and "xt" are equal
+        # "tx" and "xt" are equal. A single coefficient stays the object that it is.
+        operator[order] = operator[order] + coefficient if order in operator else coefficient
     return operator
 
 

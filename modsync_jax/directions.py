@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from modsync_jax.sampling import mixed
+
 KINDS = ("hutchinson", "stde")
 
 
@@ -59,12 +61,17 @@ class Directions(NamedTuple):
         signs = _signs(key_of(x), number, len(axes)).astype(x.dtype)
         rows = jnp.zeros((number, len(x)), x.dtype).at[:, among].set(signs)
         first = coefficients[0]
-        if all(c is first or (isinstance(c, float) and c == first) for c in coefficients):
+        if all(c is first for c in coefficients) or _equal(coefficients):
             return rows, {(k, k): first / number for k in range(number)}
         factors = jnp.stack(list(map(jnp.asarray, coefficients))).astype(x.dtype)
         scaled = rows.at[:, among].multiply(factors)
         both = jnp.concatenate([rows, scaled])
         return both, {(k, number + k): 1 / number for k in range(number)}
+
+
+def _equal(coefficients: Sequence[ArrayLike]) -> bool:
+    """Whether all coefficients are numbers, no arrays, and the same one."""
+    return all(isinstance(c, float | int) for c in coefficients) and len(set(coefficients)) == 1
 
 
 def read(text: str) -> Directions | None:
@@ -85,9 +92,8 @@ def read(text: str) -> Directions | None:
 def key_of(x: Array) -> Array:
     """Returns a PRNG key that is a function of a point `[d]`, of all bits of its numbers."""
     words = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), jnp.uint32).reshape(-1)
-    # Sums of words times random odd numbers: two points have the same key with probability 2^-62.
-    factors = np.random.default_rng(0).integers(2**32, size=(2, len(words)), dtype=np.uint32) | 1
-    data = jnp.sum(words * factors, axis=1, dtype=jnp.uint32)
+    salts = np.random.default_rng(0).integers(2**32, size=(2, len(words)), dtype=np.uint32)
+    data = jnp.sum(mixed(words ^ salts), axis=1, dtype=jnp.uint32)
     return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 

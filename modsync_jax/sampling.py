@@ -56,15 +56,15 @@ def _permutations(key: Array, count: int, dims: int) -> Array:
     def swap_or_not(x: Array, keys: Array) -> tuple[Array, None]:
         centre, salt = keys[0] % count, keys[1]
         image = jnp.where(x <= centre, centre - x, centre + count - x)
-        swap = _hash(jnp.maximum(x, image) ^ salt) >> 31 == 1
+        swap = mixed(jnp.maximum(x, image) ^ salt) >> 31 == 1
         return jnp.where(swap, image, x), None
 
     identity = jnp.broadcast_to(jnp.arange(count, dtype=jnp.uint32)[:, None], (count, dims))
     return jax.lax.scan(swap_or_not, identity, keys)[0]
 
 
-def _hash(x: Array) -> Array:
-    """Mixes the bits of unsigned 32-bit integers: the finaliser of MurmurHash3 (A. Appleby)."""
+def mixed(x: Array) -> Array:
+    """Returns unsigned 32-bit integers with their bits mixed: MurmurHash3's finaliser (Appleby)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -105,6 +105,23 @@ def test_nothing_is_estimated_with_as_many_directions_as_terms(x64, kind):
     np.testing.assert_array_equal(found, true)
 
 
+def test_equal_coefficients_share_their_directions(x64):
+    """Numbers, or one array; other arrays need as many directions again."""
+    point = jnp.linspace(0, 1, D + 1)
+
+    def rows(*coefficients):
+        return len(Directions("hutchinson", 5).second(point, range(1, D + 1), coefficients)[0])
+
+    one, other = jnp.array(2.0), jnp.array(2.0)
+    assert rows(*[2.0] * D) == rows(*[one] * D) == rows(2, *[2.0] * (D - 1)) == 5
+    assert rows(one, *[2.0] * (D - 1)) == rows(one, *[other] * (D - 1)) == rows(*range(D)) == 10
+    estimated = Field(jnp.sin, NAMES, directions=Directions("hutchinson", 4))
+    traced = jax.make_jaxpr(lambda c: partials(estimated, point, dict.fromkeys(EQUAL, c)))
+    text = str(traced(0.7))
+    assert "f64[4,10]" in text  # a frame of four directions
+    assert "f64[8,10]" not in text
+
+
 def test_signs_leave_out_no_coordinate_and_coordinates_come_once(x64):
     point = jnp.linspace(0, 1, D + 1)
     signs, _ = Directions("hutchinson", 5).second(point, range(1, D + 1), [1.0] * D)
@@ -119,11 +136,13 @@ def test_signs_leave_out_no_coordinate_and_coordinates_come_once(x64):
 def test_directions_are_a_function_of_all_bits_of_the_point(x64, dtype):
     point = jnp.linspace(0.1, 0.9, D + 1, dtype=dtype)
     last = [point.at[k].set(jnp.nextafter(point[k], dtype(1))) for k in range(D + 1)]
+    two = jnp.ones(D + 1, dtype).at[jnp.array([2, 5])].set(-1)
+    last.append(point * two)  # sign bits alone, in two numbers
     keys = [
         tuple(jax.random.key_data(directions.key_of(x)).tolist()) for x in (point, point, *last)
     ]
     assert keys[0] == keys[1]
-    assert len(set(keys)) == D + 2
+    assert len(set(keys)) == D + 3
 
 
 def test_signs_are_independent_and_fair():

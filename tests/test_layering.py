@@ -31,7 +31,7 @@ ALLOWED = dict.fromkeys(sorted(CORE), CORE) | {
     "_calls": set(),
     "blocks": set(),
     "jets": set(),
-    "directions": set(),
+    "directions": {"sampling"},
     "calculus": {"_names", "directions", "jets"},
     "networks": {"_names", "jets"},
     "sampling": {"_names"},

@@ -34,7 +34,7 @@ class Extruded:
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """One letter for each entry of a point."""
+        """The name of each entry of a point."""
         return self._joined(self.shape.coordinates, self.interval.coordinates)
 
     @property

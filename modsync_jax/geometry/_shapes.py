@@ -79,7 +79,7 @@ class Shape(abc.ABC):
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """One letter for each entry of a point."""
+        """The name of each entry of a point."""
         return self.bounds.coordinates
 
     @property

@@ -167,7 +167,7 @@ class Problem:
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """One letter for each entry of a point, as in the domain."""
+        """The name of each entry of a point, as in the domain."""
         return self.domain.coordinates
 
     @property

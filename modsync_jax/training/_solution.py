@@ -30,7 +30,7 @@ class Solution:
 
     Attributes:
       network: the Flax module.
-      coordinates: one letter for each entry of a point.
+      coordinates: the name of each entry of a point.
       params: its parameters and the unknowns, `{"network": ..., "unknowns": ...}`, with masks
         applied.
       trained: the parameters as they were trained; `ModSyncParams` for a method with thresholds.
