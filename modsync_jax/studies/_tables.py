@@ -140,9 +140,13 @@ def settings_table(runs: Sequence[Row], pairs: Mapping[str, Pairs]) -> list[list
         methods = {one for one, _ in of}
         kept = [row["keep"] for row in runs if row["variant"] in methods and "keep" in row]
         share = f"{sum(kept) / len(kept):.0%}" if kept else ""
-        ratios = [f"{ratio_of(of).mean:.2f}" for ratio_of in parts.values()]
+        ratios = [_mean(ratio_of(of)) for ratio_of in parts.values()]
         rows.append([name, share, _interval(compared_everywhere(runs, of)), *ratios])
     return rows
+
+
+def _mean(ratio: Ratio) -> str:
+    return f"{ratio.mean:.2f}" if ratio.seeds else "not run"
 
 
 def _over_base(runs: Sequence[Row], base: str, pairs: Pairs) -> Ratio:

@@ -198,6 +198,9 @@ def test_settings_are_compared_over_all_places_at_once():
     assert line[:2] == ["half", "50%"]
     assert line[2].startswith("2.83")  # the geometric mean of 0.5 and 4, times that of 1 and 4
     assert line[3:] == ["1.00", "8.00", "1.41", "5.66", "2.83", "2.83", "2.83"]
+    some = [row for row in seen if row["problem"] == "wave" or "half" not in row["variant"]]
+    line = _tables.settings_table(some, pairs)[1]
+    assert line[-3:] == [{"wave": "2.83"}.get(problem, "not run") for problem in PROBLEMS]
     one = [row for row in seen if row["width"] == 8 and row["problem"] == "wave"]
     head, line = _tables.settings_table(one, {"half": pairs["half"][:1]})
     assert head == ["setting", "kept", "all"] and line[2].startswith("0.50")
