@@ -40,7 +40,7 @@ def build(problem: Problem, losses: Losses) -> Callable[[PyTree], Array]:
     derivatives of residuals and of the solution by the n parameters, and `A = JᵀJ + λI`. What no
     network of this size can represent, the estimate does not see.
 
-    `benchmarks/estimate.py` compares it with others on all problems.
+    `benchmarks/estimate.py` compares it with others on 15 problems.
 
     Args:
       problem: the problem.
