@@ -283,7 +283,7 @@ ROWS = {
 }
 
 EVERY = pytest.mark.parametrize("name", sorted(ROWS))
-# A nested derivative by each of ten coordinates takes 6 s to compile, so one problem stands for all.
+# A nested derivative by each of ten coordinates takes 6 s to compile: one problem stands for all.
 MANY = {name for name, row in ROWS.items() if "dimension" in row.others}
 NOT_ALL_OF_MANY = pytest.mark.parametrize(
     "name",
