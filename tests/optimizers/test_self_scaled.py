@@ -142,20 +142,44 @@ def test_convergence_is_superlinear_where_the_solution_is_known(name, x64):
     assert np.median(ratios[-4:]) < 0.34 and ratios[-4:].min() < 0.1
 
 
+def counts_of_scipy(start):
+    """Iterations and evaluations of SciPy's BFGS until the slope is below 1e-8; None if never.
+
+    It often ends before, in a line search that roundings defeat, or in another minimum.
+    """
+    slope, evaluated, log = jax.jit(jax.grad(rosenbrock)), [], []
+
+    def loss(x):
+        evaluated.append(x)
+        return float(rosenbrock(x))
+
+    def note(x):
+        log.append((np.abs(slope(x)).max(), len(evaluated), float(rosenbrock(x))))
+
+    scipy.optimize.minimize(
+        loss, start, jac=lambda x: np.asarray(slope(x)), method="BFGS", callback=note, tol=1e-9
+    )
+    reached = [k for k, (size, _, value) in enumerate(log) if size < 1e-8 and value < 1]
+    return (reached[0] + 1, log[reached[0]][1]) if reached else None
+
+
 @pytest.mark.long
 def test_it_needs_about_as_many_iterations_as_scipy(x64):
-    start = np.linspace(-1.0, 1.2, 10)
-    peer = scipy.optimize.minimize(
-        lambda x: float(rosenbrock(x)), start, jac=lambda x: np.asarray(jax.grad(rosenbrock)(x)),
-        method="BFGS", options={"gtol": 1e-8},
-    )  # fmt: skip
+    """In the sum over starts from which both find the same minimum: a single path is chance."""
+    starts = np.random.default_rng(0).uniform(-1.0, 1.2, (5, 10))
+    peers = [(start, counts) for start in starts if (counts := counts_of_scipy(start))]
+    assert len(peers) >= 3
+    theirs = np.sum([counts for _, counts in peers], axis=0)
+    # Measured: 1.2, 1.0 and 1.25 times its iterations, with 1.1, 1.0 and 1.25 times its evaluations.
+    bounds = {"bfgs": (1.4, 1.2), "ssbfgs": (1.4, 1.2), "ssbroyden": (1.4, 1.35)}
     for name, method in METHODS.items():
-        found, states = run(method(), rosenbrock, jnp.asarray(start), 2 * peer.nit)
-        slopes = np.array([jnp.abs(jax.grad(rosenbrock)(x)).max() for x in found])
-        first = np.flatnonzero(slopes < 1e-8)[0]
-        evaluations = sum(int(state.evaluations) for state in states[: first + 1])
-        # 1.1 to 1.3 times its iterations, with 0.6 to 0.9 times its evaluations
-        assert first < 1.5 * peer.nit and evaluations < 1.2 * peer.nfev, name
+        ours = np.zeros(2)
+        for start, (iterations, _) in peers:
+            found, states = run(method(), rosenbrock, jnp.asarray(start), 2 * iterations)
+            slopes = np.array([np.abs(jax.grad(rosenbrock)(x)).max() for x in found])
+            first = np.flatnonzero(slopes < 1e-8)[0]
+            ours += first, sum(int(state.evaluations) for state in states[: first + 1])
+        assert np.all(ours < np.array(bounds[name]) * theirs), (name, ours / theirs)
 
 
 def test_a_loss_that_is_not_finite_beyond_a_point_is_survived(x64):
