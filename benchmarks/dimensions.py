@@ -135,18 +135,14 @@ def main() -> None:
     runs, cores = rows.asked(
         __doc__, one, seeds=1, problem=rows.MANY_DIMENSIONS, dimension=["50"], laplacian=WAYS
     )
-    rows.fill(
-        "benchmarks.dimensions",
-        RESULTS,
-        runs,
-        cores,
-        lambda row: (
-            f"{row['problem']} {row['dimension']}D {row['laplacian']}: error {row['error']:.1e}, "
-            f"step {row['step'][0]:.2f}, {row['seconds']:.0f} s, {row['megabytes']} MB"
-        ),
+    rows.fill("benchmarks.dimensions", RESULTS, runs, cores, _line, table)
+
+
+def _line(row: rows.Row) -> str:
+    return (
+        f"{row['problem']} {row['dimension']}D {row['laplacian']}: error {row['error']:.1e}, "
+        f"step {row['step'][0]:.2f}, {row['seconds']:.0f} s, {row['megabytes']} MB"
     )
-    for line in table(rows.load(RESULTS)):
-        print(" | ".join(line))
 
 
 if __name__ == "__main__":

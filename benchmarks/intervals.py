@@ -98,18 +98,14 @@ def table(found: Sequence[rows.Row]) -> list[list[str]]:
 def main() -> None:
     """Trains what is missing, and shows the table."""
     runs, cores = rows.asked(__doc__, one, seeds=20, problem=SOUGHT)
-    rows.fill(
-        "benchmarks.intervals",
-        RESULTS,
-        runs,
-        cores,
-        lambda row: (
-            f"{row['problem']} {row['seed']}: {row['found']:.5g} ({row['low']:.5g} to "
-            f"{row['high']:.5g}), truth {row['truth']:.5g}, {row['seconds']} s"
-        ),
+    rows.fill("benchmarks.intervals", RESULTS, runs, cores, _line, table)
+
+
+def _line(row: rows.Row) -> str:
+    return (
+        f"{row['problem']} {row['seed']}: {row['found']:.5g} ({row['low']:.5g} to "
+        f"{row['high']:.5g}), truth {row['truth']:.5g}, {row['seconds']} s"
     )
-    for line in table(rows.load(RESULTS)):
-        print(" | ".join(line))
 
 
 if __name__ == "__main__":

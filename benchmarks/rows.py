@@ -96,6 +96,7 @@ def fill(
     wanted: Iterable[Mapping[str, Any]],
     cores: int,
     show: Callable[[Row], str],
+    table: Callable[[Sequence[Row]], list[list[str]]] | None = None,
 ) -> None:
     """Runs what is missing in a file, and adds a row for each run.
 
@@ -105,6 +106,7 @@ def fill(
       wanted: the runs, as the settings by which a row is known, beside its `cores`.
       cores: the number of cores that each run has for itself.
       show: what to print about a row.
+      table: of all rows, to print at the end.
 
     Raises:
       SystemExit: a run failed; no other is begun.
@@ -138,6 +140,8 @@ def fill(
         list(pool.map(do, wanted))
     finally:
         pool.shutdown(cancel_futures=True)
+    for cells in table(load(path)) if table else ():
+        print(" | ".join(cells))
 
 
 def of_solution(solution: Any, started: float, most: int) -> Row:

@@ -240,7 +240,7 @@ def _estimated(
     ]
     units = jnp.eye(len(x), dtype=x.dtype)
     kept = sorted({axis for operator in exact for order in operator for axis in order})
-    frame = [jnp.where(x == x, units[axis], 0) for axis in kept]  # mapped over points, as the rest
+    frame = [units[axis] for axis in kept]
     along: list[dict[Order, ArrayLike]] = [
         {tuple(map(kept.index, order)): c for order, c in operator.items()} for operator in exact
     ]

@@ -60,18 +60,19 @@ class Directions(NamedTuple):
             return rows, {(k, k): share * factors[k] for k in range(number)}
         signs = _signs(key_of(x), number, len(axes)).astype(x.dtype)
         rows = jnp.zeros((number, len(x)), x.dtype).at[:, among].set(signs)
-        first = coefficients[0]
-        if all(c is first for c in coefficients) or _equal(coefficients):
-            return rows, {(k, k): first / number for k in range(number)}
+        if _same(coefficients):
+            return rows, {(k, k): coefficients[0] / number for k in range(number)}
         factors = jnp.stack(list(map(jnp.asarray, coefficients))).astype(x.dtype)
         scaled = rows.at[:, among].multiply(factors)
         both = jnp.concatenate([rows, scaled])
         return both, {(k, number + k): 1 / number for k in range(number)}
 
 
-def _equal(coefficients: Sequence[ArrayLike]) -> bool:
-    """Whether all coefficients are numbers, no arrays, and the same one."""
-    return all(isinstance(c, float | int) for c in coefficients) and len(set(coefficients)) == 1
+def _same(coefficients: Sequence[ArrayLike]) -> bool:
+    """Whether all coefficients are known to be equal: one object, or the same number."""
+    if all(isinstance(c, float | int) for c in coefficients):
+        return len(set(coefficients)) == 1
+    return all(c is coefficients[0] for c in coefficients)
 
 
 def read(text: str) -> Directions | None:
@@ -85,7 +86,9 @@ def read(text: str) -> Directions | None:
     kind, _, number = text.partition(":")
     if kind not in KINDS or not number.isdecimal() or int(number) < 1:
         allowed = " or ".join(f"{kind}:16" for kind in KINDS)
-        raise ValueError(f"laplacian is exact, or {allowed} with a number of directions: {text!r}")
+        raise ValueError(
+            f"laplacian is {text!r}; it must be exact, or a number of directions, {allowed}"
+        )
     return Directions(kind, int(number))
 
 

@@ -11,10 +11,7 @@ from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems._base import Problem
-from modsync_jax.problems._coefficients import whole
-from modsync_jax.problems._conditions import value
-from modsync_jax.problems._double import in_double
-from modsync_jax.sampling import box, numbered
+from modsync_jax.problems._cube import on_cube
 
 
 def exact(x: Array) -> Array:
@@ -31,19 +28,13 @@ def residual(u: Field, x: Array) -> dict[str, Array]:
 
 
 def problem(dimension: int = 10) -> Problem:
-    """Returns the problem in d dimensions.
-
-    Raises:
-      ValueError: a dimension that is no whole number from 1 to 1000.
-    """
-    dimension = whole("dimension", dimension, 1, 1_000)
-    return Problem(
+    """Returns the problem in d dimensions; errors as in `on_cube`."""
+    return on_cube(
+        dimension,
+        (-1, 1),
+        exact,
+        given={"initial": "t=0"},
         name="allen_cahn_nd",
-        domain=box(t=(0, 1), **dict.fromkeys(numbered("x", dimension), (-1, 1))),
         residual=residual,
-        conditions={"initial": value("t=0", exact), "sides": value("boundary", exact)},
-        points={"residual": 1000, "initial": 200, "sides": 200},
-        reference=in_double(exact),
-        coefficients={"dimension": dimension},
-        source="equation of E, Han & Jentzen 2017; travelling wave of Kudryashov's tanh form",
+        source="equation of E, Han & Jentzen 2017; its front that travels",
     )

@@ -6,16 +6,15 @@ u = exp((r + σ²)(1 - t)) |x|²/d
 """
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems._base import Problem
-from modsync_jax.problems._coefficients import coefficient, whole
-from modsync_jax.problems._conditions import value
-from modsync_jax.problems._double import in_double
-from modsync_jax.sampling import box, numbered
+from modsync_jax.problems._coefficients import coefficient
+from modsync_jax.problems._cube import on_cube
 
 
 def exact(x: Array, volatility: float | Array, rate: float | Array) -> Array:
@@ -40,19 +39,19 @@ def problem(
     """Returns the problem in d dimensions.
 
     Raises:
-      ValueError: a dimension that is no whole number from 1 to 1000, or a negative volatility.
+      ValueError: a dimension as in `on_cube`, or a negative volatility.
     """
-    dimension = whole("dimension", dimension, 1, 1_000)
-    volatility = coefficient("volatility", volatility, 0)
-    rate = coefficient("rate", rate)
-    solution = partial(exact, volatility=volatility, rate=rate)
-    return Problem(
+    numbers: dict[str, Any] = {
+        "volatility": coefficient("volatility", volatility, 0),
+        "rate": coefficient("rate", rate),
+    }
+    return on_cube(
+        dimension,
+        (0, 1),
+        partial(exact, **numbers),
+        given={"end": "t=1"},
         name="black_scholes",
-        domain=box(t=(0, 1), **dict.fromkeys(numbered("x", dimension), (0, 1))),
-        residual=partial(residual, volatility=volatility, rate=rate),
-        conditions={"end": value("t=1", solution), "sides": value("boundary", solution)},
-        points={"residual": 1000, "end": 200, "sides": 200},
-        reference=in_double(solution),
-        coefficients={"dimension": dimension, "volatility": volatility, "rate": rate},
+        residual=partial(residual, **numbers),
+        coefficients=numbers,
         source="Raissi 2018 (arXiv:1804.07010), its Black-Scholes-Barenblatt equation, over d",
     )

@@ -17,10 +17,7 @@ from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems._base import Problem
-from modsync_jax.problems._coefficients import whole
-from modsync_jax.problems._conditions import value
-from modsync_jax.problems._double import in_double
-from modsync_jax.sampling import box, numbered
+from modsync_jax.problems._cube import on_cube
 
 # s = exp(y): the trapezoidal rule for analytic functions that decay on both sides converges
 # geometrically. With this step it is converged to rounding for d up to 1000.
@@ -46,19 +43,13 @@ def residual(u: Field, x: Array) -> dict[str, Array]:
 
 
 def problem(dimension: int = 10) -> Problem:
-    """Returns the problem in d dimensions.
-
-    Raises:
-      ValueError: a dimension that is no whole number from 1 to 1000.
-    """
-    dimension = whole("dimension", dimension, 1, 1_000)
-    return Problem(
+    """Returns the problem in d dimensions; errors as in `on_cube`."""
+    return on_cube(
+        dimension,
+        (0, 1),
+        exact,
+        given={"end": "t=1"},
         name="hamilton_jacobi_bellman",
-        domain=box(t=(0, 1), **dict.fromkeys(numbered("x", dimension), (0, 1))),
         residual=residual,
-        conditions={"end": value("t=1", exact), "sides": value("boundary", exact)},
-        points={"residual": 1000, "end": 200, "sides": 200},
-        reference=in_double(exact),
-        coefficients={"dimension": dimension},
         source="E, Han & Jentzen 2017; domain as Wang, Li, He & Wang 2022",
     )

@@ -12,10 +12,8 @@ from jax import Array
 
 from modsync_jax.calculus import Field, partials
 from modsync_jax.problems._base import Problem
-from modsync_jax.problems._coefficients import coefficient, whole
-from modsync_jax.problems._conditions import value
-from modsync_jax.problems._double import in_double
-from modsync_jax.sampling import box, numbered
+from modsync_jax.problems._coefficients import coefficient
+from modsync_jax.problems._cube import on_cube
 
 
 def exact(x: Array, diffusivity: float | Array) -> Array:
@@ -33,18 +31,16 @@ def problem(dimension: int = 10, diffusivity: float | Array = 1.0) -> Problem:
     """Returns the problem in d dimensions.
 
     Raises:
-      ValueError: a dimension that is no whole number from 1 to 1000, or a negative diffusivity.
+      ValueError: a dimension as in `on_cube`, or a negative diffusivity.
     """
-    dimension = whole("dimension", dimension, 1, 1_000)
     diffusivity = coefficient("diffusivity", diffusivity, 0)
-    solution = partial(exact, diffusivity=diffusivity)
-    return Problem(
+    return on_cube(
+        dimension,
+        (0, 1),
+        partial(exact, diffusivity=diffusivity),
+        given={"initial": "t=0"},
         name="heat_nd",
-        domain=box(t=(0, 1), **dict.fromkeys(numbered("x", dimension), (0, 1))),
         residual=partial(residual, diffusivity=diffusivity),
-        conditions={"initial": value("t=0", solution), "sides": value("boundary", solution)},
-        points={"residual": 1000, "initial": 200, "sides": 200},
-        reference=in_double(solution),
-        coefficients={"dimension": dimension, "diffusivity": diffusivity},
-        source="Beck, Becker, Grohs, Jaafari & Jentzen 2021, its heat equation, over d",
+        coefficients={"diffusivity": diffusivity},
+        source="Beck, Becker, Grohs, Jaafari & Jentzen 2018, its heat equation, over d",
     )

@@ -12,9 +12,7 @@ from jax import Array
 from modsync_jax.calculus import Field, laplacian
 from modsync_jax.problems._base import Problem
 from modsync_jax.problems._coefficients import whole
-from modsync_jax.problems._conditions import value
-from modsync_jax.problems._double import in_double
-from modsync_jax.sampling import box, numbered
+from modsync_jax.problems._cube import on_cube
 
 
 def exact(x: Array) -> Array:
@@ -46,14 +44,11 @@ def problem(dimension: int = 10) -> Problem:
     Raises:
       ValueError: a dimension that is no whole number from 2 to 1000.
     """
-    dimension = whole("dimension", dimension, 2, 1_000)
-    return Problem(
+    return on_cube(
+        whole("dimension", dimension, 2, 1_000),  # neighbours are needed
+        (-1, 1),
+        exact,
         name="poisson_nd",
-        domain=box(**dict.fromkeys(numbered("x", dimension), (-1, 1))),
         residual=residual,
-        conditions={"sides": value("boundary", exact)},
-        points={"residual": 1000, "sides": 200},
-        reference=in_double(exact),
-        coefficients={"dimension": dimension},
-        source="Hu, Shukla, Karniadakis & Kawaguchi 2024, its two-body solution, on a cube",
+        source="Hu, Shukla, Karniadakis & Kawaguchi 2023, its two-body solution, on a cube",
     )

@@ -136,7 +136,7 @@ def _about_solution(run: Run) -> str:
 
 def _has_grid(run: Run) -> bool:
     """Whether the grid of the pictures fills the domain, so that errors are measured on it."""
-    return 1 not in run.solution["shape"] if "shape" in run.solution else True
+    return 1 not in run.solution["shape"]
 
 
 def _about_residuals(run: Run) -> str:

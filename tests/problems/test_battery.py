@@ -12,6 +12,7 @@ import pytest
 from numpy.polynomial import chebyshev
 from scipy.integrate import solve_ivp
 
+from benchmarks.rows import MANY_DIMENSIONS
 from modsync_jax import problems
 from modsync_jax.calculus import Field
 
@@ -296,6 +297,7 @@ NOT_ALL_OF_MANY = pytest.mark.parametrize(
 
 def test_every_problem_has_a_row():
     assert tuple(sorted(ROWS)) == problems.names()
+    assert set(MANY_DIMENSIONS) == MANY
 
 
 @cache

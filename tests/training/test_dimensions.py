@@ -1,13 +1,18 @@
 """Runs in many dimensions: exact and estimated derivatives, errors at random points, pictures."""
 
+import dataclasses
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import modsync_jax
-from modsync_jax import problems, reporting
+from modsync_jax import directions, problems, reporting
+from modsync_jax.calculus import Field
 from modsync_jax.reporting import _fields, _run
-from modsync_jax.training import ConfigError, TrainConfig, _measure
+from modsync_jax.training import ConfigError, TrainConfig, _losses, _measure, _solution, _step
 
 SMALL = {
     "width": 6, "depth": 2, "points": {"residual": 16, "initial": 8, "sides": 8}, "chunk": 5,
@@ -42,6 +47,24 @@ def test_the_grid_fills_four_dimensions():
     assert len(_measure.references(box4, TrainConfig())["test"][0]) == 11**4
 
 
+def test_losses_are_those_of_the_estimates_that_are_asked_for():
+    problem = problems.get("heat_nd", dimension=4)
+    batch = problem.sample(jax.random.key(0), {"residual": 16})
+    found = {}
+    for laplacian in ("exact", "hutchinson:3", "stde:3"):
+        config = TrainConfig(width=6, depth=2, laplacian=laplacian)
+        network = _step.network_of(problem, config)
+        losses = _losses.build(problem, network, config, lambda points: points)
+        params = {"network": network.init(jax.random.key(1), jnp.zeros(5)), "unknowns": {}}
+        found[laplacian] = losses.terms["residual"](params, batch)
+        u = _solution.field_of(network, problem.coordinates, params["network"])
+        u = dataclasses.replace(u, directions=directions.read(laplacian))
+        residuals = problem.term("residual")(u, {}, batch["residual"])["pde"]
+        # 1e-5: float32 roundings of a mean of 16 squares.
+        np.testing.assert_allclose(found[laplacian], jnp.mean(residuals**2), rtol=1e-5)
+    assert len({round(float(loss), 4) for loss in found.values()}) == 3
+
+
 @pytest.mark.long
 def test_a_run_with_estimates_resumes_to_the_bit_and_reports_exact_residuals(tmp_path):
     folder = tmp_path / "run"
@@ -51,9 +74,10 @@ def test_a_run_with_estimates_resumes_to_the_bit_and_reports_exact_residuals(tmp
     unbroken = modsync_jax.solve("heat_nd", steps=10, **settings)
     assert again.metrics == unbroken.metrics
     run = _run.read(folder)
-    points = jnp.asarray(run.solution["points"][:7], jnp.float32)
-    found = again.residuals(problems.get("heat_nd", dimension=4), points)["pde"]
-    # 1e-6: float32 roundings of numbers of order 1, in other batches.
+    points, problem = jnp.asarray(run.solution["points"][:7]), problems.get("heat_nd", dimension=4)
+    plain = Field(partial(again.network.apply, again.params["network"]), problem.coordinates)
+    found = problem.term("residual")(plain, {}, points)["pde"]
+    # 1e-6: float32 roundings of numbers of order 1, without jets.
     np.testing.assert_allclose(run.solution["residuals"][:7, 0], found, atol=1e-6)
     # Three values of t; the rest in the middle but for the two that are drawn.
     planes = _fields.planes(run.solution)
@@ -70,5 +94,7 @@ def test_a_run_with_estimates_resumes_to_the_bit_and_reports_exact_residuals(tmp
 
 
 def test_a_way_that_does_not_exist_is_one_line():
-    with pytest.raises(ConfigError, match="laplacian is exact, or hutchinson:16 or stde:16"):
+    with pytest.raises(
+        ConfigError, match="it must be exact, or a number of directions, hutchinson:16 or"
+    ):
         TrainConfig(laplacian="hutchinson")
